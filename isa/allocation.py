@@ -1,0 +1,165 @@
+"""Registers and memory by name: what a kernel author asks for and gives back by leaving a scope.
+
+The builder owns one `RegisterPool` and one `MemoryPool` per memory. Predicates are scarce
+(R0-R2, VR0-VR1), so ordinary requests take them last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from attrs import define, field
+
+from isa.errors import KernelError
+from isa.operands import FILE_LENGTH, VECTOR_HALF, File, Register
+from isa.program import Buffer
+
+
+class RegisterBlock(Sequence[Register]):
+    """Registers with a shape: `acc[o, v]` is one register, `acc[3]` the fourth, slices work."""
+
+    def __init__(self, name: str, registers: Sequence[Register], shape: tuple[int, ...]) -> None:
+        self.name, self.shape = name, shape
+        self._registers = tuple(registers)
+
+    def __len__(self) -> int:
+        return len(self._registers)
+
+    def __iter__(self) -> Iterator[Register]:
+        return iter(self._registers)
+
+    @overload
+    def __getitem__(self, key: int | tuple[int, ...]) -> Register: ...
+    @overload
+    def __getitem__(self, key: slice) -> RegisterBlock: ...
+    def __getitem__(self, key: int | tuple[int, ...] | slice) -> Register | RegisterBlock:
+        if isinstance(key, slice):
+            part = self._registers[key]
+            return RegisterBlock(self.name, part, (len(part),))
+        indices = key if isinstance(key, tuple) else (key,)
+        if len(indices) == 1:
+            return self._registers[indices[0]]
+        flat = 0
+        for index, extent in zip(indices, self.shape, strict=True):
+            if not 0 <= index < extent:
+                raise KernelError(f"registers '{self.name}' have shape {self.shape}, not {key}")
+            flat = flat * extent + index
+        return self._registers[flat]
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(map(str, self))})"
+
+
+@define
+class RegisterPool:
+    """Which registers are taken, and by what name."""
+
+    scalar_predicates: int
+    lane_predicates: int
+    owner: dict[Register, str] = field(factory=dict)
+
+    def take(self, file: File, name: str, count: int, candidates: Sequence[int]) -> list[Register]:
+        """Take `count` free registers of the candidates, in their order, or say who holds them."""
+        free = [i for i in candidates if Register(file, i) not in self.owner]
+        if len(free) < count:
+            raise KernelError(self._shortage(file, name, count, candidates))
+        taken = [Register(file, i) for i in free[:count]]
+        self.owner.update(dict.fromkeys(taken, name))
+        return taken
+
+    def take_pairs(self, file: File, name: str, count: int) -> list[Register]:
+        """Take `count` even/odd pairs; return their even registers."""
+        evens = [i for i in self.general(file) if i % 2 == 0]
+        free = [
+            i for i in evens if not {Register(file, i), Register(file, i + 1)} & set(self.owner)
+        ]
+        if len(free) < count:
+            raise KernelError(self._shortage(file, name, 2 * count, self.general(file)))
+        for i in free[:count]:
+            self.owner.update(dict.fromkeys((Register(file, i), Register(file, i + 1)), name))
+        return [Register(file, i) for i in free[:count]]
+
+    def general(self, file: File) -> list[int]:
+        """Return the numbers of a file in the order of ordinary requests: predicates last."""
+        first = {File.SCALAR: self.scalar_predicates, File.VECTOR: self.lane_predicates}.get(
+            file, 0
+        )
+        return [*range(first, FILE_LENGTH[file]), *range(first)]
+
+    def release(self, registers: Sequence[Register]) -> None:
+        """Give registers back."""
+        for register in registers:
+            self.owner.pop(register, None)
+
+    def _shortage(self, file: File, name: str, count: int, candidates: Sequence[int]) -> str:
+        held: dict[str, int] = {}
+        for register, owner in self.owner.items():
+            if register.file is file and register.index in candidates:
+                held[owner] = held.get(owner, 0) + 1
+        holders = ", ".join(f"{owner} ({n})" for owner, n in held.items()) or "nobody"
+        return (
+            f"'{name}' needs {count} {file.value} registers and {len(candidates)} exist; "
+            f"held by {holders}; leave a scope or reuse some"
+        )
+
+
+def halves(vector: bool) -> range:
+    """Return the AR and OR numbers of vector (0-7) or scalar (8-15) accesses."""
+    return range(VECTOR_HALF) if vector else range(VECTOR_HALF, FILE_LENGTH[File.ADDRESS])
+
+
+@define
+class MemoryPool:
+    """One memory: scoped buffers grow from its start, permanent ones down from its end."""
+
+    space: str
+    base: int
+    bytes: int
+    next: int = field(init=False)
+    peak: int = field(init=False)
+    top: int = field(init=False)
+    buffers: list[Buffer] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.next = self.peak = self.base
+        self.top = self.base + self.bytes
+
+    @property
+    def free(self) -> int:
+        """Bytes between the scoped and the permanent buffers."""
+        return self.top - self.next
+
+    def take(self, name: str, count: int, permanent: bool = False) -> Buffer:
+        """Take `count` bytes, aligned to 64, or say by how many they do not fit and who holds them.
+
+        Permanent buffers keep clear of everything that was ever allocated in a scope.
+        """
+        if count <= 0:
+            raise KernelError(f"{self.space} buffer '{name}' needs at least 1 byte, not {count}")
+        start = (self.top - count) // ALIGNMENT * ALIGNMENT
+        if not permanent:
+            start = -(-self.next // ALIGNMENT) * ALIGNMENT
+        missing = self.peak - start if permanent else start + count - self.top
+        if missing > 0:
+            raise KernelError(self._shortage(name, count, missing))
+        buffer = Buffer(name, self.space, start, count)
+        self.buffers.append(buffer)
+        if permanent:
+            self.top = start
+        else:
+            self.next = start + count
+            self.peak = max(self.peak, self.next)
+        return buffer
+
+    def _shortage(self, name: str, count: int, missing: int) -> str:
+        live = [b for b in self.buffers if b.end <= self.next or b.address >= self.top]
+        held = ", ".join(f"{b.name} ({b.bytes:,})" for b in live)
+        return (
+            f"{self.space} buffer '{name}' of {count:,} bytes does not fit: {missing:,} bytes too "
+            f"many for {self.bytes:,}; held by {held or 'nobody'}; use smaller tiles"
+        )
+
+
+ALIGNMENT = 64
+"""Every buffer starts at a multiple of 64 bytes: two bursts, one vector."""

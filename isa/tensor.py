@@ -1,0 +1,54 @@
+"""Host tensors as a kernel declares them: shape and dtype, PyTorch's conventions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from isa.errors import UsageError
+
+Array = np.ndarray[Any, Any]
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name)
+
+
+@frozen
+class Tensor:
+    """Shape and dtype of a host tensor; on the chip every element is one 32-bit word.
+
+    float32, int32 and uint32 keep their bits; int64 (indices) is narrowed to int32 on the chip.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] = field(default=np.dtype("float32"), converter=_dtype)
+
+    @property
+    def words(self) -> int:
+        """Elements, and so 32-bit words on the chip."""
+        return math.prod(self.shape)
+
+    def check(self, name: str, value: Any) -> Array:
+        """Return the value as a C-ordered array, or say what is wrong with its shape or dtype."""
+        array = np.asarray(value)
+        if array.dtype != self.dtype:
+            raise UsageError(f"tensor '{name}' must be {self.dtype}, is {array.dtype}")
+        if array.shape != self.shape:
+            raise UsageError(f"tensor '{name}' must have shape {self.shape}, has {array.shape}")
+        return np.ascontiguousarray(array)
+
+    def to_words(self, array: Array) -> Array:
+        """Return the tensor as 32-bit words in C order."""
+        if self.dtype == np.int64:
+            array = array.astype(np.int32)
+        return np.ascontiguousarray(array).view(np.uint32).reshape(-1)
+
+    def from_words(self, words: Array) -> Array:
+        """Return the tensor from its 32-bit words in C order."""
+        if self.dtype == np.int64:
+            return words[: self.words].view(np.int32).astype(np.int64).reshape(self.shape)
+        return words[: self.words].view(self.dtype).reshape(self.shape).copy()

@@ -1,0 +1,1 @@
+"""The kernels: programs for the accelerator, written in the language of `isa`."""

@@ -1,0 +1,76 @@
+"""The samples of a core on the device: a table of its blocks in SM, and the loop over them.
+
+Every kernel with samples in the lanes runs its body once a block; the body finds the block's
+first sample, row length and lane mask in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import frozen
+
+from isa import Builder
+from isa.operands import File, Register
+from kernels.columns import BatchSplit, Block
+
+FIELDS = 7
+"""Words of a block in the table: first sample, samples, lane mask, four vector offsets in bytes."""
+
+
+@frozen
+class DeviceBlock:
+    """Registers of the block being worked on."""
+
+    first: Register
+    """First sample of the block, in the whole batch."""
+    samples: Register
+    """Samples of the block: the words of a row."""
+    offsets: tuple[Register, ...]
+    """Byte offset of each vector within a row."""
+    row_step: Register
+    """OR register with the words of a row, for `*AR++[OR]` of vector accesses."""
+
+
+@contextmanager
+def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
+    """Run the body for every block of this core, with the lane mask set; idle cores halt."""
+    table = k.constants("blocks", *_table(split, k.cores))
+    _halt_idle_cores(k, split)
+    pointer = k.scalar_address("block table")
+    k.point(pointer, table)
+    names = ("first sample", "samples", "lane mask", *(f"vector {v}" for v in range(4)))
+    values = [k.scalar(name) for name in names[: 3 + split.vectors]]
+    row_step = k.vector_offset("row step")
+    with k.loop("blocks", split.count):
+        for position, value in enumerate(values):
+            k.sldw(pointer + position, value)
+        k.sadda(4 * FIELDS, pointer, pointer)
+        k.smvcgc_vlr(values[2], Register(File.LANE_MASK))
+        k.smvaga(values[1], row_step)
+        yield DeviceBlock(values[0], values[1], tuple(values[3:]), row_step)
+
+
+def _halt_idle_cores(k: Builder, split: BatchSplit) -> None:
+    """End the program at once on cores that have no samples."""
+    if split.active < k.cores:
+        with k.scope():
+            busy = k.slt(k.scoreid(), k.constant(split.active))
+            with k.when_zero(busy):
+                k.halt()
+
+
+def _table(split: BatchSplit, cores: int) -> list[list[int]]:
+    """Return the block table of each core; an idle core's is never read."""
+    idle = (Block(0, 1, 1),) * split.count
+    return [
+        [word for block in row for word in _words(block)]
+        for row in (*split.blocks, *(idle,) * (cores - split.active))
+    ]
+
+
+def _words(block: Block) -> list[int]:
+    offsets = [4 * offset for offset in block.offsets]
+    padding = [0] * (FIELDS - 3 - len(offsets))
+    return [block.first, block.samples, (1 << block.width) - 1, *offsets, *padding]

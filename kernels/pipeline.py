@@ -1,0 +1,69 @@
+"""Hand-pinned software pipelines: every operation of a step gets its cycle, the loop overlaps steps.
+
+A step is written once as a flat schedule (operation, cycle); a new step begins every `interval`
+cycles. The pipeline emits the prologue that fills it, the loop that keeps it full, and the
+epilogue that drains it. Values in flight cross from packet to packet on purpose: a register is
+read in the cycle before its next value lands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from isa import Builder, when_set
+from isa.operands import Register
+
+Emit = Callable[[], object]
+
+
+@define
+class PinnedPipeline:
+    """A loop whose steps start every `interval` cycles (the initiation interval)."""
+
+    k: Builder
+    name: str
+    interval: int
+    operations: list[tuple[int, Emit]] = field(factory=list)
+
+    def at(self, cycle: int, emit: Emit) -> None:
+        """Pin one operation of a step to a cycle, counted from the start of the step."""
+        self.operations.append((cycle, emit))
+
+    @property
+    def stages(self) -> int:
+        """Steps that overlap; the loop needs at least as many."""
+        return max(cycle for cycle, _ in self.operations) // self.interval + 1
+
+    def emit(self, left: Register) -> None:
+        """Emit the pipeline; predicate register `left` holds the number of steps, >= `stages`."""
+        k, overlap = self.k, self.stages - 1
+        k.ssub(left, overlap, left)
+        with k.named_loop(f"{self.name} prologue"):
+            for stage in range(overlap):
+                self._packets(range(stage + 1))
+        with k.named_loop(self.name):
+            top = k.label(self.name)
+            self._packets(range(self.stages), lambda cycle: self._turn(cycle, left, top))
+        with k.named_loop(f"{self.name} epilogue"):
+            for stage in range(1, self.stages):
+                self._packets(range(stage, self.stages))
+
+    def _packets(self, active: range, extra: Callable[[int], object] = lambda cycle: None) -> None:
+        """Emit one interval with the operations of the active stages."""
+        for cycle in range(self.interval):
+            with self.k.packet():
+                for time, emit in self.operations:
+                    stage, place = divmod(time, self.interval)
+                    if place == cycle and stage in active:
+                        emit()
+                extra(cycle)
+
+    def _turn(self, cycle: int, left: Register, top: object) -> None:
+        """Count down, and branch so that the delay slots end with the interval."""
+        branch = self.interval - self.k.machine.latency["branch"]
+        if cycle == branch - 1:
+            self.k.ssub(left, 1, left, slot="SIEU")
+        if cycle == branch:
+            self.k.sbr(top, when=when_set(left))

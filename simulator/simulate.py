@@ -1,0 +1,108 @@
+"""`simulate`: run a kernel on the simulated chip, from host tensors to host tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from isa.errors import UsageError, unknown
+from isa.kernel import Kernel
+from isa.machine import Machine
+from isa.program import Program
+from simulator.chip import Chip, Progress
+from simulator.report import Report, make_report
+from simulator.result import ChipResult
+from simulator.trace import Trace
+
+ENGINES = ("reference", "compiled")
+
+DEFAULT_CYCLE_LIMIT = 50_000_000
+"""Cycles after which a run is taken for endless: about half an hour of the reference engine."""
+
+
+@frozen
+class Run:
+    """What a run returns: output tensors by name, the report, and the detail behind it."""
+
+    outputs: dict[str, np.ndarray[Any, Any]]
+    report: Report
+    program: Program
+    result: ChipResult
+
+
+def simulate(
+    kernel: Kernel,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    machine: str | Machine = "ft-m7004",
+    cores: int = 1,
+    engine: str = "reference",
+    check: bool = False,
+    trace: str | Path | Trace | None = None,
+    timing_only: bool = False,
+    cycle_limit: int | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a kernel on `cores` cores and return its outputs and report.
+
+    `inputs` maps names to arrays of the kernel's shapes and dtypes (PyTorch's layouts); a
+    timing-only run needs none and returns no outputs. `check` looks for uninitialised reads,
+    races and broken store latencies. `progress(core, cycle)` is called now and then. Raise
+    UsageError for a bad request and SimulationError for a program that goes wrong.
+    """
+    _check_engine(engine)
+    record = Machine.load(machine) if isinstance(machine, str) else machine
+    arrays = {} if timing_only else kernel.check_inputs(inputs or {})
+    began = time.perf_counter()
+    program = kernel.program(record, cores)
+    tracer = Trace(trace) if isinstance(trace, str | Path) else trace
+    chip = Chip(program, record, check=check, timing_only=timing_only, tracer=tracer)
+    _place(program, chip, arrays)
+    result = chip.run(_limit(cycle_limit), progress)
+    outputs = {} if timing_only else _read(program, chip)
+    seconds = time.perf_counter() - began
+    report = make_report(kernel, record, program, result, engine, seconds, timing_only=timing_only)
+    if tracer is not None:
+        tracer.save(program, result, record)
+    return Run(outputs, report, program, result)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise UsageError(unknown("engine", engine, ENGINES))
+    if engine == "compiled":
+        raise UsageError("engine 'compiled' does not exist yet; use engine 'reference'")
+
+
+def _limit(cycle_limit: int | None) -> int:
+    if cycle_limit is None:
+        return DEFAULT_CYCLE_LIMIT
+    if cycle_limit < 1:
+        raise UsageError(f"the cycle limit must be at least 1, got {cycle_limit}")
+    return cycle_limit
+
+
+def _place(program: Program, chip: Chip, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Put the input tensors into DDR in the chip's layout; this costs no simulated time."""
+    for name, array in arrays.items():
+        placement = program.inputs[name]
+        words = np.ascontiguousarray(placement.place(array)).reshape(-1).view(np.uint32)
+        index = chip.ddr.index(placement.buffer.address, len(words))
+        chip.ddr.words[index : index + len(words)] = words
+        if chip.checker is not None:
+            chip.checker.placed(index, len(words))
+
+
+def _read(program: Program, chip: Chip) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the output tensors back from DDR."""
+    outputs = {}
+    for name, placement in program.outputs.items():
+        index = chip.ddr.index(placement.buffer.address, placement.buffer.bytes // 4)
+        words = chip.ddr.words[index : index + placement.buffer.bytes // 4]
+        outputs[name] = placement.read(words)
+    return outputs
