@@ -7,6 +7,7 @@ and writes in DDR. `finish` closes the program and checks it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Builder(Transfers):
-    """A program under construction for `cores` cores of a machine."""
+    """A program under construction for `cores` cores of a machine; `p` has the parameters."""
 
     def __init__(
         self,
@@ -31,7 +32,9 @@ class Builder(Transfers):
         cores: int,
         inputs: Mapping[str, Tensor],
         outputs: Mapping[str, Tensor],
+        params: Mapping[str, Any],
     ) -> None:
+        self.p = SimpleNamespace(**params)
         self._declared_inputs, self._declared_outputs = inputs, outputs
         self._inputs: dict[str, TensorPlacement] = {}
         self._outputs: dict[str, TensorPlacement] = {}

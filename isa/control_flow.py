@@ -52,6 +52,15 @@ class ControlFlow(Emitter):
             self.place(after)
 
     @contextmanager
+    def until_zero(self, name: str, again: Register) -> Iterator[None]:
+        """Run the body, and again for as long as the scalar register is not zero after it."""
+        top = self.label(name)
+        with self.named_loop(name), self.scope():
+            yield
+            self.smov(again, LOOP_PREDICATE)
+            self.sbr(top, when=when_set(LOOP_PREDICATE))
+
+    @contextmanager
     def named_loop(self, name: str) -> Iterator[None]:
         """Mark what is emitted inside as the loop `name`, for listings, traces and reports."""
         self._loops.append(name)

@@ -125,7 +125,9 @@ class Kernel:
         return self._programs[key]
 
     def _build(self, machine: Machine, cores: int) -> Program:
-        builder = Builder(self.name, machine, cores, self.inputs, self.outputs)
+        builder = Builder(
+            self.name, machine, cores, self.inputs, self.outputs, self.params
+        )
         self.definition.function(builder, **self.params)
         return builder.finish()
 

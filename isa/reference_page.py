@@ -16,9 +16,6 @@ from isa.instructions import GROUPS
 from isa.machine import Machine
 from isa.operands import Address, AddressKind, File, Kind, Label, Operand, Register
 
-MARK = "†"
-"""Stands behind every latency that nothing published supports."""
-
 SAMPLES: tuple[Operand, ...] = (
     Register(File.SCALAR, 2),
     Register(File.VECTOR, 4),
@@ -65,29 +62,25 @@ explained [below](#operands). The builder has a method for every instruction, it
 case: `d = k.vadd(a, b)` or `k.vadd(a, b, d)`.
 
 A result can be read by packets that issue *latency* cycles later; until then its register holds
-the old value. A latency with {MARK} is inferred, since nothing is published; *Inferred* in a
-meaning says what else is. Where two latencies are given, the first is for a destination among
-AR0-AR7, the second for one among AR8-AR15.
+the old value. Where two latencies are given, the first is for a destination among AR0-AR7, the
+second for one among AR8-AR15. A store's latency is the cycles until its words can be loaded.
+
+What nothing published supports is marked: a latency as *(inferred)*, the rest after *Inferred:*
+in the meaning.
 """
 
 
 def _group(module: ModuleType, machine: Machine) -> str:
-    lines = inspect.getdoc(module) or ""
-    title, _, text = lines.partition("\n\n")
     name = module.__name__.rpartition(".")[2].replace("_", " ").capitalize()
-    entries = [e for e in REGISTRY.values() if e.semantics.__module__ == module.__name__]
+    # The last paragraph of a module's docstring is about its callers, not for readers here.
+    text, _, _ = (inspect.getdoc(module) or "").rpartition("\n\n")
     rows = [
-        [_form(e), _units(e), _latency(e, machine), " ".join(e.meaning.split())] for e in entries
+        [_form(entry), _units(entry), _latency(entry, machine), " ".join(entry.meaning.split())]
+        for entry in REGISTRY.values()
+        if entry.semantics.__module__ == module.__name__
     ]
     table = _table(["assembly", "units", "latency", "meaning"], rows)
-    return f"## {name}\n\n{title}\n\n{_without_callers(text)}{table}"
-
-
-def _without_callers(text: str) -> str:
-    """Return the module's text less its sentence about engines, which matters to its readers."""
-    flat = " ".join(text.split())
-    kept = flat.partition("Called by")[0].strip()
-    return f"{kept}\n\n" if kept else ""
+    return f"## {name}\n\n{text}\n\n{table}"
 
 
 def _form(entry: Instruction) -> str:
@@ -105,8 +98,9 @@ def _latency(entry: Instruction, machine: Machine) -> str:
 
 
 def _cycles(name: str, machine: Machine) -> str:
-    inferred = machine.notes[f"latency.{name}"].confidence == "inferred"
-    return f"{machine.latency[name]}{MARK if inferred else ''}"
+    confidence = machine.notes[f"latency.{name}"].confidence
+    mark = " (inferred)" if confidence == "inferred" else ""
+    return f"{machine.latency[name]}{mark}"
 
 
 def _operand_kinds() -> str:
@@ -133,22 +127,18 @@ def _texts(kind: type[Kind]) -> str:
 
 
 def _memory_operands() -> str:
-    kinds = {kind for entry in REGISTRY.values() for kind in entry.kinds}
-    units = sorted({k.unit_bytes for k in kinds if issubclass(k, AddressKind)})
-    modes = _table(["text", "builder", "accesses", "moves AR to"], _modes())
-    scales = ", ".join(f"`{k.__name__}` {k.unit_bytes}" for k in _address_kinds(kinds))
+    used = {kind for entry in REGISTRY.values() for kind in entry.kinds}
+    addresses = sorted(
+        (kind for kind in used if issubclass(kind, AddressKind)), key=lambda kind: kind.__name__
+    )
+    units = ", ".join(f"{kind.unit_bytes} for `{kind.__name__}`" for kind in addresses)
     return (
         "## Memory operands\n\n"
-        f"Offsets and steps count units of {' or '.join(map(str, units))} bytes, one word or "
-        f"double word: {scales}.\nNumbers reach from 0 to {AddressKind.largest_offset}. Vector "
-        "accesses use AR0-AR7 and OR0-OR7, scalar accesses AR8-AR15\nand OR8-OR15. In the table, "
-        "`n` is the number or the offset register, times the unit.\n\n" + modes
+        f"Offsets and steps count units of so many bytes: {units}.\nNumbers reach from 0 to "
+        f"{AddressKind.largest_offset}. Vector accesses use AR0-AR7 and OR0-OR7, scalar accesses "
+        "AR8-AR15\nand OR8-OR15. In the table, `n` is the number or the offset register, times "
+        "the unit.\n\n" + _table(["text", "builder", "accesses", "moves AR to"], _modes())
     )
-
-
-def _address_kinds(kinds: Iterable[type[Kind]]) -> list[type[AddressKind]]:
-    found = [kind for kind in kinds if issubclass(kind, AddressKind)]
-    return sorted(found, key=lambda kind: kind.__name__)
 
 
 def _modes() -> Iterator[list[str]]:
@@ -170,10 +160,11 @@ def _mode(address: Address, builder: str, accessed: str, moved: str) -> list[str
 
 
 def _latencies(machine: Machine) -> str:
-    rows = []
-    for name in machine.latency:
-        note = machine.notes[f"latency.{name}"]
-        rows.append([f"`{name}`", _cycles(name, machine), note.unit, note.source, note.confidence])
+    notes = {name: machine.notes[f"latency.{name}"] for name in machine.latency}
+    rows = [
+        [f"`{name}`", str(machine.latency[name]), note.unit, note.source, note.confidence]
+        for name, note in notes.items()
+    ]
     return (
         "## Latencies\n\n"
         f"The `latency` section of machine {machine.name}; `--set latency.NAME=CYCLES` changes "

@@ -15,7 +15,8 @@ from attrs import evolve
 
 from isa.dependences import Node, dependences, landings, result_latency
 from isa.errors import KernelError
-from isa.instruction import ONE_WRITE_PORT, REGISTRY, Effect, Unit
+from isa.instruction import ONE_WRITE_PORT, Effect, Unit
+from isa.instructions.control import SNOP
 from isa.machine import Machine
 from isa.program import Operation, Packet
 
@@ -240,4 +241,4 @@ class _Block:
             if following > cycle + 1:
                 slot = self._machine.slots_of(Unit.SBR)[0]
                 idle = (following - cycle - 1,)
-                yield Packet((Operation(REGISTRY["SNOP"], idle, slot=slot, origin=origin),), origin)
+                yield Packet((Operation(SNOP, idle, slot=slot, origin=origin),), origin)

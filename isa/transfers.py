@@ -69,6 +69,12 @@ class Transfers(ControlFlow):
         self._buffer_of[pointer] = buffer.name
         return pointer
 
+    def point_at(self, pointer: Register, address: Register, buffer: Buffer) -> Register:
+        """Make an address register point to the byte address in a register, inside a buffer."""
+        self.smvaga(address, pointer)
+        self._buffer_of[pointer] = buffer.name
+        return pointer
+
     def descriptor(self, name: str, request: TransferRequest) -> Descriptor:
         """Place a descriptor in SM."""
         return Descriptor(self.constants(f"descriptor {name}", request.words()))

@@ -16,7 +16,7 @@ from isa.operands import File, Register
 from kernels.columns import BatchSplit, Block
 
 FIELDS = 7
-"""Words of a block in the table: first sample, samples, lane mask, four vector offsets in bytes."""
+"""Words of a block in the table: first sample, samples, four vector offsets in bytes, lane mask."""
 
 
 @frozen
@@ -40,16 +40,17 @@ def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
     _halt_idle_cores(k, split)
     pointer = k.scalar_address("block table")
     k.point(pointer, table)
-    names = ("first sample", "samples", "lane mask", *(f"vector {v}" for v in range(4)))
-    values = [k.scalar(name) for name in names[: 3 + split.vectors]]
+    names = ("first sample", "samples", *(f"vector {v}" for v in range(split.vectors)))
+    values = [k.scalar(name) for name in names]
     row_step = k.vector_offset("row step")
     with k.loop("blocks", split.count):
         for position, value in enumerate(values):
             k.sldw(pointer + position, value)
+        with k.scope():
+            k.smvcgc_vlr(k.sldw(pointer + (FIELDS - 1)), Register(File.LANE_MASK))
         k.sadda(4 * FIELDS, pointer, pointer)
-        k.smvcgc_vlr(values[2], Register(File.LANE_MASK))
         k.smvaga(values[1], row_step)
-        yield DeviceBlock(values[0], values[1], tuple(values[3:]), row_step)
+        yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_step)
 
 
 def _halt_idle_cores(k: Builder, split: BatchSplit) -> None:
@@ -73,4 +74,4 @@ def _table(split: BatchSplit, cores: int) -> list[list[int]]:
 def _words(block: Block) -> list[int]:
     offsets = [4 * offset for offset in block.offsets]
     padding = [0] * (FIELDS - 3 - len(offsets))
-    return [block.first, block.samples, (1 << block.width) - 1, *offsets, *padding]
+    return [block.first, block.samples, *offsets, *padding, (1 << block.width) - 1]

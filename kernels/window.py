@@ -40,54 +40,55 @@ class Extent:
 
 
 @frozen
-class Span:
-    """Registers of one dimension of the current window."""
+class Real:
+    """Registers of the real part of one dimension of a window, for as long as their scope."""
 
-    extent: Extent
-    corner: Register
-    """Top or left corner; negative in the padding."""
     skipped: Register
     """Window rows (columns) before the first real pixel."""
     first: Register
     """First real pixel."""
-    count: Register
-    """Real pixels, at least 1 after clamping."""
     valid: Register
     """1 if there is a real pixel, else 0."""
+
+
+@frozen
+class Span:
+    """Registers that follow one dimension of the window from position to position."""
+
+    extent: Extent
+    corner: Register
+    """Top or left corner; negative in the padding."""
+    count: Register
+    """Real pixels, at least 1 after clamping."""
 
     @staticmethod
     def take(k: Builder, name: str, extent: Extent) -> Span:
         """Take the registers."""
-        parts = ("corner", "skipped", "first", "count", "valid")
-        return Span(extent, *(k.scalar(f"{name} {part}") for part in parts))
+        return Span(extent, k.scalar(f"{name} corner"), k.scalar(f"{name} count"))
 
     def restart(self, k: Builder) -> None:
-        """Go to the first position."""
-        k.smovi(-self.extent.pad, self.corner)
-        self.locate(k)
+        """Go to the first position; `locate` must follow."""
+        k.constant(-self.extent.pad, self.corner)
 
     def advance(self, k: Builder) -> None:
-        """Go to the next position."""
-        k.sadd(self.corner, self.extent.stride, self.corner)
-        self.locate(k)
+        """Go to the next position; `locate` must follow."""
+        k.sadd(self.corner, k.constant(self.extent.stride), self.corner)
 
-    def locate(self, k: Builder) -> None:
-        """Compute the real part of the window from its corner."""
+    def locate(self, k: Builder) -> Real:
+        """Compute the real part of the window from its corner, in registers of this scope."""
         if self.extent.always_inside:
-            k.smovi(0, self.skipped)
-            k.smov(self.corner, self.first)
-            k.smovi(self.extent.size, self.count)
-            k.smovi(1, self.valid)
-            return
+            k.constant(self.extent.size, self.count)
+            return Real(k.smovi(0), k.smov(self.corner), k.smovi(1))
+        real = Real(k.scalar("skipped"), k.scalar("first pixel"), k.scalar("valid"))
         with k.scope():
-            zero, one = k.constant(0), k.constant(1)
-            k.smax(k.sneg(self.corner), zero, self.skipped)
-            k.sadd(self.corner, self.skipped, self.first)
+            zero = k.constant(0)
+            k.smax(k.sneg(self.corner), zero, real.skipped)
+            k.sadd(self.corner, real.skipped, real.first)
             beyond = k.ssub(k.constant(self.extent.input), self.corner)
-            end = k.smin(k.constant(self.extent.size), beyond)
-            k.ssub(end, self.skipped, self.count)
-            k.slt(zero, self.count, self.valid)
-            k.smax(self.count, one, self.count)
-            k.smin(self.skipped, k.constant(self.extent.size - 1), self.skipped)
-            k.smin(self.first, k.constant(self.extent.input - 1), self.first)
-            k.smax(self.first, zero, self.first)
+            end = k.smin(beyond, k.constant(self.extent.size))
+            k.ssub(end, real.skipped, self.count)
+            k.slt(zero, self.count, real.valid)
+            k.smax(self.count, k.constant(1), self.count)
+            k.smin(real.skipped, k.constant(self.extent.size - 1), real.skipped)
+            k.smin(real.first, k.constant(self.extent.input - 1), real.first)
+        return real

@@ -36,9 +36,11 @@ def execute(request: Request) -> int:
         inputs = _inputs(request, kernel)
         run = _simulated(request, kernel, machine, inputs)
         report = run.report
-        if not request.timing_only:
-            report = report.with_verdict(judge(kernel, inputs, run.outputs))
-    _write_results(request, run, report)
+        try:
+            if not request.timing_only:
+                report = report.with_verdict(judge(kernel, inputs, run.outputs))
+        finally:  # a reference that fails must not lose a run that is done
+            _write_results(request, run, report)
     if report.verified is False:
         click.echo(f"error: wrong result: {report.verification}", err=True)
         return WRONG

@@ -67,7 +67,7 @@ class Core:
         self.scalar_memory = Memory.make("SM", machine.sm.base, machine.sm.bytes)
         self.unknown_words: set[int] | None = set() if timing_only else None
         self.vector_words = CoreVectorWords(self.lanes)
-        self.scalar_words = CoreScalarWords(self, self.vector_words)
+        self.scalar_words = CoreScalarWords(self)
         self.steps = [
             decode_packet(packet, machine, program, at) for at, packet in enumerate(program.packets)
         ]

@@ -112,13 +112,13 @@ class NumpyVector(VectorWords):
         return (a.view(np.int32) >> (count & _COUNT_BITS).view(np.int32)).view(np.uint32)
 
     def less(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a.view(np.int32) < b.view(np.int32)).astype(np.uint32)
+        return _ones(a.view(np.int32) < b.view(np.int32))
 
     def less_unsigned(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a < b).astype(np.uint32)
+        return _ones(a < b)
 
     def equal(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a == b).astype(np.uint32)
+        return _ones(a == b)
 
     def select(self, condition: Lanes, a: Lanes, b: Lanes) -> Lanes:
         return np.where(condition, a, b)
@@ -141,27 +141,26 @@ class NumpyVector(VectorWords):
     def fma(self, a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         product = _doubles(a) * _doubles(b)
         addend = _doubles(c)
-        total = product + addend
+        total: Doubles = product + addend
         # The product is exact; the exact sum lies between total's two neighbours in float64.
         # Where both neighbours round to the same float32, so does the exact sum. That covers
         # subnormal results too; scaling, unlike stepping, keeps zero, infinity and NaN.
-        above = (total * _UP).astype(np.float32)
-        below = (total * _DOWN).astype(np.float32)
+        above, below = _singles(total * _UP), _singles(total * _DOWN)
         if above.tobytes() == below.tobytes():
-            return above.view(np.uint32)
-        return _round_to_odd(product, addend, total).astype(np.float32).view(np.uint32)
+            return above
+        return _singles(_round_to_odd(product, addend, total))
 
     def fneg(self, a: Lanes) -> Lanes:
         return a ^ _SIGN_BIT
 
     def fgreater(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a.view(np.float32) > b.view(np.float32)).astype(np.uint32)
+        return _ones(a.view(np.float32) > b.view(np.float32))
 
     def fgreater_equal(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a.view(np.float32) >= b.view(np.float32)).astype(np.uint32)
+        return _ones(a.view(np.float32) >= b.view(np.float32))
 
     def fequal(self, a: Lanes, b: Lanes) -> Lanes:
-        return (a.view(np.float32) == b.view(np.float32)).astype(np.uint32)
+        return _ones(a.view(np.float32) == b.view(np.float32))
 
     def int_to_float(self, a: Lanes) -> Lanes:
         return a.view(np.int32).astype(np.float32).view(np.uint32)
@@ -306,8 +305,16 @@ def _read_only(lanes: Lanes) -> Lanes:
     return lanes
 
 
+def _ones(condition: NDArray[np.bool_]) -> Lanes:
+    return condition.astype(np.uint32)
+
+
 def _doubles(lanes: Lanes) -> Doubles:
     return lanes.view(np.float32).astype(np.float64)
+
+
+def _singles(numbers: Doubles) -> Lanes:
+    return numbers.astype(np.float32).view(np.uint32)
 
 
 def _round_to_odd(product: Doubles, addend: Doubles, total: Doubles) -> Doubles:
@@ -323,7 +330,8 @@ def _round_to_odd(product: Doubles, addend: Doubles, total: Doubles) -> Doubles:
     inexact = (error > 0) | (error < 0)
     bits = total.view(np.int64)
     step = np.where(outward, 1, -1) * (inexact & (bits & 1 == 0))
-    return (bits + step).view(np.float64)
+    odd: NDArray[np.int64] = bits + step
+    return odd.view(np.float64)
 
 
 def _in_one_lane(word: Callable[..., Lanes], *operands: int) -> int:

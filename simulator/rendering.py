@@ -6,11 +6,10 @@ percentages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -24,9 +23,15 @@ MOST_LOOPS = 20
 def render(report: Report, console: Console) -> None:
     """Print the report on a console of any width."""
     console.print(Text(_title(report), style="bold"))
-    sections = [_summary(report), _shares(report), _slots(report), _loops(report)]
+    sections: list[RenderableType] = [
+        _summary(report),
+        _shares(report),
+        _slots(report),
+        _loops(report),
+        _stalls(report),
+    ]
     if report.cores > 1:
-        sections.insert(3, _cores(report))
+        sections.append(_cores(report))
     for section in sections:
         console.print()
         console.print(section)
@@ -52,17 +57,21 @@ def _parameter(value: Any) -> str:
 
 def _summary(report: Report) -> Table:
     table = _table("", "")
-    cores = "1 core" if report.cores == 1 else f"{report.cores} cores"
     mode = ", timing only" if report.timing_only else ""
     rows = [
-        ("machine", f"{report.machine}, {cores}"),
+        ("machine", f"{report.machine}, {_cores_text(report)}"),
         ("time on the chip", f"{report.cycles:,} cycles = {_seconds(report.seconds)}"),
         ("packets issued", f"{report.packets:,}"),
         ("nominal rate", _rate(report)),
         ("DDR traffic", _traffic(report)),
-        ("host", f"{_host(report)}, engine {report.engine}{mode}"),
+        ("engine", f"{report.engine}{mode}"),
+        ("time on the host", _host(report)),
     ]
     return _filled(table, rows)
+
+
+def _cores_text(report: Report) -> str:
+    return "1 core" if report.cores == 1 else f"{report.cores} cores"
 
 
 def _rate(report: Report) -> str:
@@ -87,10 +96,10 @@ def _host(report: Report) -> str:
 
 def _shares(report: Report) -> Group:
     table = _table("share of the machine", "> ", "measured against")
-    time = f"{report.cycles:,} cycles"
-    places = f"{time} x {report.cores} x {report.macs_per_cycle} MACs"
-    ddr = f"{time}, DDR peak {report.ddr_gbytes_per_second:,.1f} GB/s"
-    flops = f"flops / peak {report.peak_gflops:,.1f} GFlop/s"
+    cores = _cores_text(report)
+    places = f"cycles x {cores} x {report.macs_per_cycle} MACs"
+    ddr = f"time x DDR peak {report.ddr_gbytes_per_second:,.1f} GB/s"
+    flops = f"flops / (time x peak {report.peak_gflops:,.1f} GFlop/s)"
     rows = [
         ("efficiency", _percent_or(report, report.efficiency), f"nominal {flops}"),
         ("MAC utilisation", percent(report.mac_utilization), f"needed MACs / ({places})"),
@@ -136,22 +145,22 @@ def _loops(report: Report) -> Group:
     ]
     spent = sum(count.cycles + count.stalls for count in report.loops)
     idle = core_cycles - spent
-    rows.append(("halted", "", f"{idle:,}", "", percent(share(idle, core_cycles))))
+    rows.append(("after HALT", "", f"{idle:,}", "", percent(share(idle, core_cycles))))
     lines: list[RenderableType] = [_filled(table, rows)]
     if len(report.loops) > MOST_LOOPS:
         hidden = len(report.loops) - MOST_LOOPS
         lines.append(Text(f"  and {hidden} loops with fewer cycles"))
-    lines.append(Padding(Text(_stalls(report.stalls, core_cycles)), (0, 0, 0, 2)))
     return Group(*lines)
 
 
-def _stalls(stalls: Mapping[str, int], core_cycles: int) -> str:
-    """Return one line: stalled core-cycles of every cause with their share of all core-cycles."""
-    causes = [
-        f"{cause} {cycles:,} ({percent(share(cycles, core_cycles))})"
-        for cause, cycles in stalls.items()
+def _stalls(report: Report) -> Table:
+    table = _table("stalled by", "> core-cycles", "> share")
+    core_cycles = report.cycles * report.cores
+    rows = [
+        (cause, f"{cycles:,}", percent(share(cycles, core_cycles)))
+        for cause, cycles in report.stalls.items()
     ]
-    return f"stalls by cause: {', '.join(causes)}"
+    return _filled(table, rows)
 
 
 def _cores(report: Report) -> Table:

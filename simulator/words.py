@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isa.descriptor import DESCRIPTOR_WORDS
 from isa.errors import SimulationError
+from isa.instruction import Effect
 from isa.values import ControlWords
 from simulator.numpy_values import NumpyScalar, NumpyVector
 from simulator.state import Status
@@ -29,6 +30,13 @@ class CoreScalarWords(NumpyScalar, ControlWords):
         super().__init__()
         self._core = core
 
+    def load(self, address: Any, word: int = 0, step: int = 1) -> Any:
+        loaded = address.load_word(word)
+        return loaded if loaded is UNKNOWN else self.low_word(loaded)
+
+    def store(self, address: Any, value: Any, word: int = 0, step: int = 1) -> None:
+        address.store_word(word, value if value is UNKNOWN else value & 0xFFFFFFFF)
+
     def core_id(self) -> int:
         return self._core.number
 
@@ -41,6 +49,9 @@ class CoreScalarWords(NumpyScalar, ControlWords):
         if core.starting is not None:
             raise SimulationError("a packet starts two transfers")
         index = core.scalar_memory.index(address, DESCRIPTOR_WORDS)
+        if core.checker is not None:
+            step = next(s for s in core.steps[core.packet] if s.effect is Effect.DMA_START)
+            core.checker.load(core, step, core.scalar_memory, index, index + DESCRIPTOR_WORDS)
         words = core.scalar_memory.words[index : index + DESCRIPTOR_WORDS].tolist()
         if core.unknown_words and core.unknown_words.intersection(
             range(index, index + DESCRIPTOR_WORDS)

@@ -51,7 +51,7 @@ def small_program(file: str = "rows.py") -> Program:
     def packet(*operations: Operation) -> Packet:
         return Packet(operations, operations[0].origin)
 
-    pointer = Address(Register(File.ADDRESS, 0), 16, Update.POST_INCREMENT)
+    pointer = Address(Register(File.ADDRESS, 0), Update.POST, 16)
     macs = [(vector(4), vector(5), vector(n), vector(n)) for n in (6, 7)]
     packets = (
         packet(

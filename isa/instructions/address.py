@@ -1,7 +1,8 @@
 """Address and offset registers: moves and byte arithmetic on SMAC and SIEU.
 
-AR0-7 and OR0-7 serve vector accesses, AR8-15 and OR8-15 scalar ones. Called by both engines with
-the scalar vocabulary.
+AR0-AR7 and OR0-OR7 serve vector accesses, AR8-AR15 and OR8-OR15 scalar ones.
+
+Called by both engines with the scalar vocabulary.
 """
 
 from __future__ import annotations

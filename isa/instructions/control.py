@@ -1,6 +1,8 @@
 """Control: branches, idle cycles, DMA, barriers, the end of a program.
 
-Called by both engines with the control vocabulary; a packet number takes the place of a label.
+A register that holds a packet number can take the place of a label.
+
+Called by both engines with the control vocabulary, which gets labels as packet numbers.
 """
 
 from __future__ import annotations

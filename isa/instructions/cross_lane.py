@@ -1,7 +1,8 @@
 """Between lanes: shuffle and reductions, on VIEU.
 
-A disabled lane keeps its own destination value, but is read like any other. Called by both
-engines with the vector vocabulary.
+A disabled lane keeps its destination's old value, but is read like any other.
+
+Called by both engines with the vector vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def VSHUFW(op: VectorWords, a: VR, index: VR) -> VR:
 def VFSUMS32(op: VectorWords, a: VR) -> VR:
     """Add all lanes in float32 as a tree of halves; every lane gets the sum.
 
-    The first step adds lanes/2 lanes to the lower half, then lanes/4, and so on down to lane 1.
+    For d = lanes/2, ..., 2, 1 lane i becomes lane i plus lane i + d; then all lanes copy lane 0.
     Inferred: no reduction instruction is published.
     """
     return _reduce(op, op.fadd, a)
@@ -36,7 +37,7 @@ def VFSUMS32(op: VectorWords, a: VR) -> VR:
 def VFRMAXS32(op: VectorWords, a: VR) -> VR:
     """Take the float32 maximum of all lanes as a tree of halves; every lane gets it.
 
-    The steps are those of VFSUMS32; each takes the lower lane where it is greater, else the upper.
+    The steps are those of VFSUMS32; each takes lane i where it is greater, else lane i + d.
     Inferred: no reduction instruction is published.
     """
     return _reduce(op, lambda low, high: op.select(op.fgreater(low, high), low, high), a)

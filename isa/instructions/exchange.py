@@ -1,7 +1,9 @@
 """Between the scalar and the vector unit: broadcast, exchange register SVR, lane mask VLR.
 
-SVR has one 32-bit entry a lane. Called by both engines, with the vector vocabulary where lanes are
-read or written, else with the scalar one.
+SVR has one 32-bit entry a lane.
+
+Called by both engines, with the vector vocabulary where lanes are read or written, else with the
+scalar one.
 """
 
 from __future__ import annotations

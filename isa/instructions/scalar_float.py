@@ -1,6 +1,7 @@
 """Scalar float32: the low 32 bits of a register in IEEE-754 binary32, round to nearest even.
 
 Results are sign-extended to 64 bits, as SLDW leaves a loaded word; comparisons return 1 or 0.
+
 Called by both engines with the scalar vocabulary.
 """
 

@@ -1,6 +1,8 @@
 """Scalar integers, 64 bits wide: counters, addresses, conditions for predicates.
 
-Immediates are sign-extended. Called by both engines with the scalar vocabulary.
+Immediates are sign-extended; arithmetic wraps.
+
+Called by both engines with the scalar vocabulary.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def SMOVI(op: ScalarWords, value: Imm32) -> R:
 def SMOVIH(op: ScalarWords, high: Imm32, a: R) -> R:
     """Replace the upper 32 bits of a by an immediate; the lower 32 bits stay.
 
-    Inferred: the source operand a; FT-M7002 registers have 32 bits and replace their upper half.
+    Inferred: the width, as FT-M7002's registers have 32 bits, and the source a.
     """
     return op.with_high_word(a, op.constant(high))
 

@@ -1,8 +1,9 @@
 """Scalar loads and stores: one or two 32-bit words of SM.
 
-A loaded word is sign-extended to 64 bits, a stored word is the low 32 bits of its register. A
-double word needs an address that is a multiple of 4 only. Called by both engines with the scalar
-vocabulary.
+A loaded word is sign-extended to 64 bits, a stored word is the low 32 bits of its register. An
+address is a multiple of 4, also that of a double word.
+
+Called by both engines with the scalar vocabulary.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Vector float32: every lane in IEEE-754 binary32, round to nearest even, subnormals kept.
 
-VMAC computes, VIEU compares (1 or 0 in each lane). Called by both engines with the vector
-vocabulary.
+VMAC computes, VIEU compares (1 or 0 in each lane).
+
+Called by both engines with the vector vocabulary.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Vector integers, logic and selection, lane by lane on 32 bits.
 
-Immediates are sign-extended to 32 bits and serve all lanes; arithmetic wraps. Called by both
-engines with the vector vocabulary.
+Immediates are sign-extended to 32 bits and serve all lanes; arithmetic wraps.
+
+Called by both engines with the vector vocabulary.
 """
 
 from __future__ import annotations

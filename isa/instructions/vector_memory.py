@@ -1,7 +1,9 @@
 """Vector loads and stores: one or two 32-bit words of AM for every enabled lane.
 
 The words of all lanes are consecutive; an address is a multiple of 4 and need not be one of a
-whole vector. Called by both engines with the vector vocabulary.
+whole vector.
+
+Called by both engines with the vector vocabulary.
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+"""How a matrix product over windows is cut to fit AM and SM: one choice for every operator.
+
+The sum over K = window rows x window columns x channels is cut into chunks, the outputs into
+blocks of weights (a chunk of a block lies in SM) and groups of blocks (the outputs of a group lie
+in AM while their sums grow). Images, weights and outputs are double-buffered.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from isa.machine import Machine
+from kernels.columns import BatchSplit
+from kernels.inner_product import Tile
+from kernels.window import Extent
+
+RESERVED_SCALAR_BYTES = 8192
+"""SM kept for descriptors, block tables and constants."""
+
+
+@frozen
+class Shape:
+    """A convolution as a matrix product: outputs by (rows x columns x channels)."""
+
+    outputs: int
+    channels: int
+    rows: Extent
+    columns: Extent
+
+    @property
+    def run(self) -> int:
+        """Image rows of the longest window row: columns and channels are contiguous."""
+        return self.columns.largest * self.channels
+
+    @property
+    def positions(self) -> int:
+        return self.rows.outputs * self.columns.outputs
+
+    @property
+    def weight_rows(self) -> int:
+        """Rows of the whole weight matrix, one per window pixel and channel."""
+        return self.rows.size * self.columns.size * self.channels
+
+
+@frozen
+class Blocking:
+    """The sizes of one cut."""
+
+    tile: Tile
+    window_rows: int
+    """Window rows in a chunk; 1 where a row is cut into pieces."""
+    piece: int
+    """Most image rows of one window row in a chunk."""
+    tiles: int
+    """Tiles in a weight block."""
+    blocks: int
+    """Weight blocks in all; the last ones may hold padding."""
+    group: int
+    """Weight blocks whose outputs are summed together in AM."""
+
+    @property
+    def chunk(self) -> int:
+        """Image rows of the largest chunk."""
+        return self.window_rows * self.piece
+
+    @property
+    def block_outputs(self) -> int:
+        """Outputs of a weight block: the words of its rows in SM."""
+        return self.tiles * self.tile.outputs
+
+    @property
+    def group_outputs(self) -> int:
+        return self.group * self.block_outputs
+
+    @property
+    def padded_outputs(self) -> int:
+        return self.blocks * self.block_outputs
+
+    @property
+    def groups(self) -> int:
+        """Groups of weight blocks; the last one may be smaller."""
+        return -(-self.blocks // self.group)
+
+    @property
+    def padded_biases(self) -> int:
+        """Biases up to whole groups."""
+        return self.groups * self.group_outputs
+
+    @staticmethod
+    def choose(shape: Shape, split: BatchSplit, machine: Machine) -> Blocking:
+        """Fit the largest chunk first, then the largest weight block, then the largest group."""
+        tile = Tile.for_vectors(split.vectors)
+        row_bytes = 4 * split.largest
+        tiles = -(-shape.outputs // tile.outputs)
+        group_tiles = _clamp(machine.am.bytes // 4 // (tile.outputs * row_bytes), tiles)
+        weight_words = _weight_words(machine, group_tiles * tile.outputs)
+        image_rows = (machine.am.bytes // 2 - group_tiles * tile.outputs * row_bytes) // row_bytes
+        window_rows, piece = _cut_window(shape, min(image_rows, weight_words // tile.outputs))
+        block_tiles = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
+        blocks = -(-tiles // block_tiles)
+        block_tiles = -(-tiles // blocks)
+        group = _clamp(group_tiles // block_tiles, blocks)
+        return Blocking(tile, window_rows, piece, block_tiles, blocks, group)
+
+
+def _weight_words(machine: Machine, group_outputs: int) -> int:
+    """Words of one of the two weight buffers, beside the biases of a group."""
+    free = machine.sm.bytes - RESERVED_SCALAR_BYTES - 4 * group_outputs
+    return free // 8 // 16 * 16
+
+
+def _cut_window(shape: Shape, limit: int) -> tuple[int, int]:
+    """Return window rows and image rows a chunk takes: whole window rows, or pieces of one."""
+    if shape.run <= limit:
+        return min(shape.rows.largest, limit // shape.run), shape.run
+    pieces = -(-shape.run // limit)
+    return 1, -(-shape.run // pieces)
+
+
+def _clamp(value: int, most: int) -> int:
+    return max(1, min(value, most))

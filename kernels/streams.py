@@ -1,0 +1,71 @@
+"""Double buffers on the device: one half is worked on while DMA fills or empties the other.
+
+A stream owns two halves of a buffer, two channels and one descriptor. One register holds the
+address of the half in use; everything else follows from it.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from isa import Builder
+from isa.descriptor import TransferRequest
+from isa.operands import Register
+from isa.program import Buffer
+from isa.transfers import Descriptor
+
+
+@frozen
+class Stream:
+    """Two halves of one buffer, filled or emptied by DMA in turn."""
+
+    k: Builder
+    buffer: Buffer
+    half: int
+    """Bytes of a half."""
+    channel: int
+    """The first of two channels."""
+    descriptor: Descriptor
+    current: Register
+    """Address of the half in use."""
+
+    @staticmethod
+    def make(
+        k: Builder, name: str, buffer: Buffer, channel: int, request: TransferRequest
+    ) -> Stream:
+        """Take the register and place the descriptor; `request` fixes what never changes."""
+        half = buffer.bytes // 2
+        return Stream(
+            k, buffer, half, channel, k.descriptor(name, request), k.scalar(f"{name} half")
+        )
+
+    def reset(self) -> None:
+        """Start with the first half."""
+        self.k.constant(self.buffer.address, self.current)
+
+    def other(self) -> Register:
+        """Return the address of the other half in a register of this scope."""
+        both = self.k.constant(2 * self.buffer.address + self.half)
+        other: Register = self.k.ssub(both, self.current)
+        return other
+
+    def turn(self) -> None:
+        """Exchange the halves."""
+        with self.k.scope():
+            self.k.smov(self.other(), self.current)
+
+    def start(self, *, other: bool) -> None:
+        """Start the transfer of a half; the descriptor must be complete."""
+        with self.k.scope():
+            self.k.start(self.descriptor, self._channel(other))
+
+    def wait(self, *, other: bool = False) -> None:
+        """Wait for the transfer of a half."""
+        with self.k.scope():
+            self.k.wait(self._channel(other))
+
+    def _channel(self, other: bool) -> Register:
+        edge = self.k.constant(self.buffer.address + self.half)
+        second = self.k.slt(self.current, edge) if other else self.k.seq(self.current, edge)
+        channel: Register = self.k.sadd(second, self.channel)
+        return channel

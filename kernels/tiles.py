@@ -1,0 +1,114 @@
+"""The tiles of one weight block: sums come from biases or AM, go through the inner product, return.
+
+Sums live in AM from the first chunk of a window to its last; the ReLU is applied on the way out of
+the last one. Pointers run on from tile to tile and from block to block.
+"""
+
+from __future__ import annotations
+
+from isa import Builder
+from isa.operands import Register
+from isa.program import Buffer
+from kernels.blocking import Blocking
+from kernels.blocks import DeviceBlock
+from kernels.chunks import Chunk
+from kernels.inner_product import Operands, multiply_steps
+from kernels.streams import Stream
+
+
+class TileLoop:
+    """Registers that run over the tiles of a chunk, and the code of one tile."""
+
+    def __init__(
+        self,
+        k: Builder,
+        blocking: Blocking,
+        block: DeviceBlock,
+        images: Stream,
+        weights: Stream,
+        outputs: Stream,
+        biases: Buffer,
+        chunk: Chunk,
+        row_bytes: Register,
+        relu: bool,
+    ) -> None:
+        self.k, self.blocking, self.block, self.chunk = k, blocking, block, chunk
+        self.images, self.weights, self.outputs, self.biases = images, weights, outputs, biases
+        self.row_bytes, self.relu = row_bytes, relu
+        tile = blocking.tile
+        self.sums, self.bias = k.scalar("sums of tile"), k.scalar("biases of tile")
+        self.accumulators = k.vector("sum", tile.outputs, tile.vectors)
+        self.image_pointers = tuple(k.vector_address("image") for _ in range(tile.vectors))
+        self.sum_pointers = tuple(k.vector_address("sums") for _ in range(tile.vectors))
+        self.weight_pointer = k.scalar_address("weights")
+        self.bias_pointer = k.scalar_address("biases")
+
+    def begin_chunk(self) -> None:
+        """Go back to the first tile of the group."""
+        self.k.smov(self.outputs.current, self.sums)
+        self.k.constant(self.biases.address, self.bias)
+
+    def emit(self) -> None:
+        """Emit the loop over the tiles of the weight block in work."""
+        k, tile = self.k, self.blocking.tile
+        weights = k.smov(self.weights.current)
+        with k.loop("tiles", self.blocking.tiles):
+            self._begin_sums()
+            self._point_images()
+            k.point_at(self.weight_pointer, weights, self.weights.buffer)
+            registers = Operands(
+                self.accumulators, self.image_pointers, self.block.row_step,
+                self.weight_pointer, self.blocking.block_outputs,
+            )  # fmt: skip
+            multiply_steps(k, tile, registers, self.chunk.steps)
+            if self.relu:
+                with k.when(self.chunk.last):
+                    self._clip()
+            self._store_sums()
+            k.sadd(weights, 4 * tile.outputs, weights)
+            k.sadd(self.bias, 4 * tile.outputs, self.bias)
+            k.sadd(self.sums, k.smulis(self.row_bytes, tile.outputs), self.sums)
+
+    def _point_images(self) -> None:
+        for pointer, offset in zip(self.image_pointers, self.block.offsets, strict=True):
+            address = self.k.sadd(self.images.current, offset)
+            self.k.point_at(pointer, address, self.images.buffer)
+
+    def _point_sums(self) -> None:
+        for pointer, offset in zip(self.sum_pointers, self.block.offsets, strict=True):
+            address = self.k.sadd(self.sums, offset)
+            self.k.point_at(pointer, address, self.outputs.buffer)
+
+    def _begin_sums(self) -> None:
+        """Start from the biases in the first chunk of a window, else from the sums so far."""
+        k = self.k
+        with k.when(self.chunk.first):
+            self._load_biases()
+        with k.when_zero(self.chunk.first):
+            self._point_sums()
+            for o in range(self.blocking.tile.outputs):
+                for v, pointer in enumerate(self.sum_pointers):
+                    k.vldw(pointer.post(self.block.row_step), self.accumulators[o, v])
+
+    def _load_biases(self) -> None:
+        k = self.k
+        k.point_at(self.bias_pointer, self.bias, self.biases)
+        for o in range(0, self.blocking.tile.outputs, 2):
+            pair = k.slddw(self.bias_pointer + o // 2)
+            for half in range(2):
+                first = self.accumulators[o + half, 0]
+                k.svbcast(Register(pair.file, pair.index + half), first)
+                for v in range(1, self.blocking.tile.vectors):
+                    k.vmov(first, self.accumulators[o + half, v])
+
+    def _clip(self) -> None:
+        """Apply the ReLU: 0 if 0 > sum, else the sum, so that NaN stays NaN."""
+        zero = self.k.vmovi(0)
+        for register in self.accumulators:
+            self.k.vfmaxs32(zero, register, register)
+
+    def _store_sums(self) -> None:
+        self._point_sums()
+        for o in range(self.blocking.tile.outputs):
+            for v, pointer in enumerate(self.sum_pointers):
+                self.k.vstw(self.accumulators[o, v], pointer.post(self.block.row_step))
