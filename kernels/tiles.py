@@ -93,8 +93,9 @@ class TileLoop:
     def _load_biases(self) -> None:
         k = self.k
         k.point_at(self.bias_pointer, self.bias, self.biases)
+        pairs = [k.scalar_pair("bias pair") for _ in range(2)]
         for o in range(0, self.blocking.tile.outputs, 2):
-            pair = k.slddw(self.bias_pointer + o // 2)
+            pair = k.slddw(self.bias_pointer + o // 2, pairs[o // 2 % 2])
             for half in range(2):
                 first = self.accumulators[o + half, 0]
                 k.svbcast(Register(pair.file, pair.index + half), first)

@@ -18,7 +18,7 @@ from isa.program import Buffer, Operation, Program
 from simulator.dma import CheckedTransfer
 from simulator.footprint import Where, span
 from simulator.memory import Memory
-from simulator.places import cycles, named, place
+from simulator.places import cycles, place, subject
 from simulator.races import SHARED_MEMORY, Races, Side, Started
 from simulator.shadow import MemoryShadow, RegisterShadow, register_mask
 
@@ -85,9 +85,9 @@ class Checker:
     def _refuse_read(self, core: Core, step: Step, missing: int) -> None:
         for operation, register in _registers_read(core, step):
             if missing & register_mask([register]):
-                what = named(self._program, core.packet, operation)
+                what = subject(self._program, core.packet, operation)
                 raise SimulationError(
-                    f"{what} reads {register}, in which no result has landed yet"
+                    f"{what}reads {register}, in which no result has landed yet"
                     f"{self._in_flight(core, register)}"
                 )
 
@@ -118,18 +118,18 @@ class Checker:
         self._stay_inside(core, step, memory, where)
         clash = self._races.access(core.number, memory.name, where, writes=False)
         if clash:
-            raise SimulationError(f"race: {self._name(core, step)} {clash}")
+            raise SimulationError(f"race: {self._subject(core, step)}{clash}")
         shadow = self._memories[core.number][memory.name]
         age = shadow.store_age(core.issue, where)
         if age >= 0:
             raise SimulationError(
-                f"{self._name(core, step)} reads {memory.name} {self._too_early(age)}"
+                f"{self._subject(core, step)}reads {memory.name} {self._too_early(age)}"
             )
         word = shadow.first_unfilled(where)
         if word >= 0:
             spot = self._spot(step, memory, word)
             raise SimulationError(
-                f"{self._name(core, step)} reads {memory.name} at {spot}, where nothing was "
+                f"{self._subject(core, step)}reads {memory.name} at {spot}, where nothing was "
                 "stored, placed or transferred yet"
             )
 
@@ -140,7 +140,7 @@ class Checker:
         self._stay_inside(core, step, memory, where)
         clash = self._races.access(core.number, memory.name, where, writes=True)
         if clash:
-            raise SimulationError(f"race: {self._name(core, step)} {clash}")
+            raise SimulationError(f"race: {self._subject(core, step)}{clash}")
         shadow = self._memories[core.number][memory.name]
         shadow.stored(core.issue, where)
         shadow.fill(where)
@@ -162,8 +162,8 @@ class Checker:
             return
         outside = max(buffer.address - first, end - buffer.end)
         raise SimulationError(
-            f"{self._name(core, step)}: access outside buffer '{buffer.name}' by {outside} "
-            f"bytes: it reaches from {first:#x} to {end - 1:#x}, the buffer from "
+            f"{self._subject(core, step)}makes an access outside buffer '{buffer.name}' by "
+            f"{outside} bytes: it reaches from {first:#x} to {end - 1:#x}, the buffer from "
             f"{buffer.address:#x} to {buffer.end - 1:#x}"
         )
 
@@ -174,8 +174,8 @@ class Checker:
     def _spot(self, step: Step, memory: Memory, word: int) -> str:
         return place(self._program, memory.base + 4 * word, self._tagged(step, memory))
 
-    def _name(self, core: Core, step: Step) -> str:
-        return named(self._program, core.packet, step.operation)
+    def _subject(self, core: Core, step: Step) -> str:
+        return subject(self._program, core.packet, step.operation)
 
     # Transfers ----------------------------------------------------------------------------------
 

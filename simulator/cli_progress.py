@@ -41,6 +41,16 @@ def announce(kernel: Kernel, machine: Machine, engine: str) -> None:
         )
 
 
+def announce_trace(kernel: Kernel, machine: Machine, most_operations: int) -> None:
+    """Say on stderr, before the run, that a trace of it will not hold everything."""
+    if least_packets(kernel, machine) > most_operations:
+        click.echo(
+            f"note: the trace will keep the first {most_operations:,} operations; choose other "
+            "cycles with --trace-cycles A:B",
+            err=True,
+        )
+
+
 def _long_time(seconds: float) -> str:
     return f"{seconds / 60:,.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from isa.kernel import Kernel
 from isa.machine import Machine
 from simulator.cli_options import STDOUT, Request
-from simulator.cli_progress import announce, least_packets, progress_bar
+from simulator.cli_progress import announce, announce_trace, least_packets, progress_bar
 from simulator.loading import author_errors
 from simulator.output import write_whole
 from simulator.rendering import render
@@ -67,6 +67,8 @@ def _inputs(request: Request, kernel: Kernel) -> dict[str, Any]:
 def _simulated(request: Request, kernel: Kernel, machine: Machine, inputs: dict[str, Any]) -> Run:
     announce(kernel, machine, request.engine)
     trace = Trace(request.trace, request.trace_cycles) if request.trace is not None else None
+    if trace is not None and request.trace_cycles is None:
+        announce_trace(kernel, machine, trace.most_operations)
     with progress_bar(least_packets(kernel, machine) // request.cores) as progress:
         run = simulate(
             kernel,

@@ -24,6 +24,10 @@ RUN_ONLY = ("input", "output", "trace", "trace_cycles", "check", "timing_only", 
 """Options of a request that mean nothing to a listing."""
 
 
+FILE_WIDTH = 320
+"""Columns of a machine record that goes to a file or pipe: one line a field, for grep."""
+
+
 def show_kernels(kernels: Mapping[str, KernelDefinition]) -> None:
     """Print every kernel with its meaning, tensors and parameters, then the layers."""
     for name, definition in kernels.items():
@@ -85,9 +89,11 @@ def show_machine(machine: Machine, json_path: str | None) -> None:
         write_json(json_path, _machine_document(machine))
         return
     console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=FILE_WIDTH)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for head in ("field", "value", "unit", "confidence", "source"):
-        table.add_column(Text(head), overflow="fold", no_wrap=head == "confidence")
+        table.add_column(Text(head), overflow="fold", no_wrap=head in ("field", "confidence"))
     for key, value in machine.values().items():
         note = machine.notes[key]
         cells = (key, _shown(value), note.unit, note.confidence, note.source)

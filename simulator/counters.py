@@ -32,6 +32,10 @@ class LoopCount:
     stalls: int
     """Stalled cycles booked to these packets."""
 
+    @property
+    def core_cycles(self) -> int:
+        return self.cycles + self.stalls
+
 
 def issued_packets(result: ChipResult) -> int:
     """Return the packets issued, all cores."""

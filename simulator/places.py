@@ -25,11 +25,14 @@ def buffer_name(program: Program, address: int) -> str:
     return f"'{buffer.name}'" if buffer else f"{address:#x}"
 
 
-def named(program: Program, packet: int, operation: Operation) -> str:
-    """Return an operation's text, with its line where that is not its packet's."""
-    if operation.origin == program.packets[packet].origin:
-        return str(operation)
-    return f"{operation} ({operation.origin})"
+def subject(program: Program, packet: int, operation: Operation) -> str:
+    """Return the operation that a message is about, with its line and a blank behind.
+
+    Nothing where its packet, which the core puts in front, holds no other.
+    """
+    if len(program.packets[packet].operations) == 1:
+        return ""
+    return f"{operation} ({operation.origin}) "
 
 
 def cycles(count: int) -> str:

@@ -6,13 +6,14 @@ percentages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from simulator.counters import LoopCount
 from simulator.efficiency import share
 from simulator.report import Report
 
@@ -91,7 +92,8 @@ def _host(report: Report) -> str:
     parts = {"place": report.place_seconds, "read back": report.readback_seconds}
     known = [f"{name} {_seconds(value)}" for name, value in parts.items() if value is not None]
     within = f" ({', '.join(known)})" if known else ""
-    return f"{_seconds(report.host_seconds)}{within}"
+    speed = share(report.cycles, report.host_seconds)
+    return f"{_seconds(report.host_seconds)}{within}, {speed:,.0f} cycles a second"
 
 
 def _shares(report: Report) -> Group:
@@ -131,26 +133,41 @@ def _slots(report: Report) -> Table:
 def _loops(report: Report) -> Group:
     core_cycles = report.cycles * report.cores
     table = _table("where core-cycles went", "> packets", "> cycles", "> stalls", "> share")
-    largest = sorted(report.loops, key=lambda count: -(count.cycles + count.stalls))[:MOST_LOOPS]
+    shown = _largest(report.loops)
     rows = [
         (
-            f"loop {count.loop}" if count.loop else "outside loops",
+            _loop_name(count.loop, {other.loop for other in shown}),
             f"{count.packets:,}",
             f"{count.cycles:,}",
             f"{count.stalls:,}",
-            percent(share(count.cycles + count.stalls, core_cycles)),
+            percent(share(count.core_cycles, core_cycles)),
         )
-        for count in report.loops
-        if count in largest
+        for count in shown
     ]
-    spent = sum(count.cycles + count.stalls for count in report.loops)
-    idle = core_cycles - spent
+    idle = core_cycles - sum(count.core_cycles for count in report.loops)
     rows.append(("after HALT", "", f"{idle:,}", "", percent(share(idle, core_cycles))))
     lines: list[RenderableType] = [_filled(table, rows)]
-    if len(report.loops) > MOST_LOOPS:
-        hidden = len(report.loops) - MOST_LOOPS
+    hidden = sum(count.core_cycles > 0 for count in report.loops) - len(shown)
+    if hidden:
         lines.append(Text(f"  and {hidden} loops with fewer cycles"))
     return Group(*lines)
+
+
+def _largest(loops: Sequence[LoopCount]) -> list[LoopCount]:
+    """Return the loops with the most core-cycles, in the order of the program."""
+    busy = [count for count in loops if count.core_cycles]
+    kept = {count.loop for count in sorted(busy, key=lambda c: -c.core_cycles)[:MOST_LOOPS]}
+    return [count for count in busy if count.loop in kept]
+
+
+def _loop_name(path: str, shown: set[str]) -> str:
+    """Return a loop's own name, indented under the loops around it that are shown."""
+    if not path:
+        return "outside loops"
+    parts = path.split("/")
+    around = [depth for depth in range(1, len(parts)) if "/".join(parts[:depth]) in shown]
+    own = parts[around[-1] :] if around else parts
+    return "  " * len(around) + "/".join(own)
 
 
 def _stalls(report: Report) -> Table:

@@ -23,7 +23,7 @@ from simulator.result import ChipResult, StallPlace, TransferResult
 from simulator.trace_events import EventTexts
 
 MOST_OPERATIONS = 2_000_000
-"""Operations kept unless the caller asks for more; about 300 MB of JSON."""
+"""Operations kept unless the caller asks for more; about 500 MB of JSON."""
 
 Window = tuple[int, int]
 Pairs = np.ndarray[Any, np.dtype[np.int64]]

@@ -1,64 +1,26 @@
-"""Checked runs: for each rule a program that breaks it, what the message says, and its repair.
+"""Checked runs: reads of what nothing wrote, stores too close to their use, wrong buffers.
 
-A `@rule(words)` function is a kernel; with `broken` it must fail with all the words, else pass.
+Each `@rule(words)` kernel fails, when `broken`, with all the words in the message, else passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
-from isa import Builder, Machine, SimulationError, Tensor, kernel, unless, when_set
-from isa.descriptor import Plane, TransferRequest
+from isa import Builder, Machine, SimulationError, unless, when_set
+from isa.descriptor import FIELDS, TransferRequest
 from isa.operands import File, Register
-from isa.program import Buffer
-from isa.transfers import Descriptor
 from simulator.chip import Chip
 from simulator.decode import Write
-from simulator.simulate import Run, simulate
+from tests.checked_run import ONES, VECTOR, Body, filled, make, refusal, row, rule, run, start
 
-Body = Callable[..., None]
-WORDS = 128
-VECTOR = 64  # bytes of a vector of 16 lanes
 SVR = Register(File.EXCHANGE, -1)
 VLR = Register(File.LANE_MASK)
-X = np.arange(WORDS, dtype=np.float32)
 RULES: list[Any] = []
-
-
-def rule(*words: str, cores: int = 1) -> Callable[[Body], Body]:
-    def register(body: Body) -> Body:
-        RULES.append(pytest.param(body, words, cores, id=body.__name__))
-        return body
-
-    return register
-
-
-def make(body: Body) -> Any:
-    tensor = Tensor((WORDS,))
-    return kernel(inputs=lambda p: {"x": tensor}, outputs=lambda p: {"z": tensor})(body)
-
-
-def run(body: Body, cores: int = 1, **parameters: Any) -> Run:
-    return simulate(make(body)(**parameters), {"x": X}, cores=cores, check=True)
-
-
-@pytest.mark.parametrize(("body", "words", "cores"), RULES)
-def test_a_broken_rule_is_named(body: Body, words: tuple[str, ...], cores: int) -> None:
-    with pytest.raises(SimulationError) as caught:
-        run(body, cores, broken=True)
-    message = str(caught.value)
-    assert [word for word in words if word not in message] == [], message
-    assert message.startswith(f"{__file__}:")
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize(("body", "words", "cores"), RULES)
-def test_its_repair_passes(body: Body, words: tuple[str, ...], cores: int) -> None:
-    run(body, cores, broken=False)
+rule = partial(rule, RULES)
 
 
 def vector(index: int) -> Register:
@@ -67,27 +29,6 @@ def vector(index: int) -> Register:
 
 def scalar(index: int) -> Register:
     return Register(File.SCALAR, index)
-
-
-def row(buffer: Buffer, words: int = 16, first: int = 0) -> Plane:
-    return Plane(buffer.address + 4 * first, 1, words, 4 * words)
-
-
-def start(k: Builder, source: Plane, target: Plane, channel: int, cores: int = 0) -> None:
-    request = TransferRequest(source, target, cores=cores)
-    k.start(k.descriptor("move", request), channel)
-
-
-def filled(k: Builder, words: int = 16, name: str = "tile") -> tuple[Buffer, Register]:
-    """Take an AM buffer, store ones to its first words, return it with a pointer to it."""
-    tile = k.array_buffer(name, 2 * VECTOR)
-    pointer = k.point(k.vector_address(name), tile)
-    ones = k.vmovi(1.0)
-    for position in range(0, words, 16):
-        k.vstw(ones, pointer + position)
-    k.flush()
-    k.idle(3)
-    return tile, pointer
 
 
 # Registers --------------------------------------------------------------------------------------
@@ -283,7 +224,119 @@ def source_in_ddr_that_no_core_writes(k: Builder, broken: bool = False) -> None:
 def load_after_store(k: Builder, broken: bool = False) -> None:
     _, pointer = filled(k)
     with k.packet():
-        k.vstw(k.machine and vector(8), pointer + 0)
+        k.vstw(ONES, pointer + 0)
     k.idle(0 if broken else 3)
     with k.packet():
-        k.vldw(pointer + 8, vector(9))
+        k.vldw(pointer + 0, vector(9))
+
+
+@rule("VLDW", "reads AM that was stored 3 cycles before", "this 1 cycle later")
+def load_that_overlaps_a_store(k: Builder, broken: bool = False) -> None:
+    _, pointer = filled(k, words=32)
+    with k.packet():
+        k.vstw(ONES, pointer + 0)
+    k.idle(2)
+    with k.packet():
+        k.vldw(pointer + (15 if broken else 16), vector(9))
+
+
+@rule("VLDDW", "reads AM that was stored 2 cycles before")
+def load_between_the_words_of_a_store(k: Builder, broken: bool = False) -> None:
+    _, pointer = filled(k, words=32)
+    k.smvcgc_vlr(k.constant(0b1001), VLR)
+    k.flush()
+    k.idle(4)
+    with k.packet():
+        k.vstw(ONES, pointer + (3 if broken else 2))  # words 3 and 6, or 2 and 5
+    k.idle(1)
+    with k.packet():
+        k.vlddw(pointer + 0, vector(10))  # words 0, 1 and 6, 7
+
+
+@rule("SLDW", "reads SM that was stored 1 cycle before")
+def scalar_load_after_store(k: Builder, broken: bool = False) -> None:
+    table = k.constants("table", [1, 2])
+    value = k.constant(7)
+    k.flush()
+    with k.packet():
+        k.sstw(value, k.word(table, 0))
+    with k.packet():
+        k.sldw(k.word(table, 0 if broken else 1), scalar(9))
+
+
+@rule("DMASTART", "reads SM that was stored 2 cycles before")
+def descriptor_after_store(k: Builder, broken: bool = False) -> None:
+    tile, _ = filled(k)
+    descriptor = k.descriptor("get", TransferRequest(row(k.input("x")), row(tile)))
+    address, zero = k.constant(descriptor.buffer.address), k.constant(0)
+    k.flush()
+    k.idle(1)
+    with k.packet():
+        k.sstw(zero, k.word(descriptor.buffer, FIELDS.index("reserved")))
+    k.idle(1 if broken else 3)
+    with k.packet():
+        k.dmastart(address, 0)
+    k.wait(0)
+
+
+@rule("'tile' to 'z'", "reads AM that was stored 1 cycle before")
+def source_after_store(k: Builder, broken: bool = False) -> None:
+    _transfer_after_store(k, broken, out=True)
+
+
+@rule("'x' to 'tile'", "writes AM that was stored 1 cycle before")
+def destination_after_store(k: Builder, broken: bool = False) -> None:
+    _transfer_after_store(k, broken, out=False)
+
+
+def _transfer_after_store(k: Builder, broken: bool, out: bool) -> None:
+    tile, pointer = filled(k, words=32)
+    ddr = k.output("z") if out else k.input("x")
+    request = TransferRequest(row(tile), row(ddr)) if out else TransferRequest(row(ddr), row(tile))
+    address = k.constant(k.descriptor("move", request).buffer.address)
+    k.flush()
+    with k.packet():
+        k.vstw(ONES, pointer + (0 if broken else 16))
+    with k.packet():
+        k.dmastart(address, 0)
+    k.wait(0)
+
+
+# Buffers that the author named ------------------------------------------------------------------
+
+
+@rule("VLDW", "access outside buffer 'small' by 32 bytes", "reaches from 0x40000020 to 0x4000005f")
+def load_past_the_end(k: Builder, broken: bool = False) -> None:
+    small = k.array_buffer("small", VECTOR)
+    filled(k)
+    pointer = k.point(k.vector_address("p"), small)
+    k.vstw(ONES, pointer + 0)
+    k.vldw(pointer + (8 if broken else 0))
+
+
+@rule("VSTW", "access outside buffer 'tile' by 4 bytes")
+def store_before_the_start(k: Builder, broken: bool = False) -> None:
+    k.array_buffer("first", VECTOR)
+    _, pointer = filled(k)
+    k.vstw(ONES, pointer - (1 if broken else 0))
+
+
+@rule("SLDW", "access outside buffer 'one' by 4 bytes")
+def scalar_load_of_the_neighbour(k: Builder, broken: bool = False) -> None:
+    one, two = k.constants("one", [1]), k.constants("two", [2])
+    k.sldw(k.word(two, 0), buffer="two")
+    k.sldw(k.word(one, 1 if broken else 0), buffer="one")
+
+
+# The rules ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "words", "cores"), RULES)
+def test_a_broken_rule_is_named(body: Body, words: tuple[str, ...], cores: int) -> None:
+    message = refusal(body, cores, broken=True)
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize(("body", "words", "cores"), RULES)
+def test_its_repair_passes(body: Body, words: tuple[str, ...], cores: int) -> None:
+    run(body, cores, broken=False)

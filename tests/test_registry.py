@@ -11,9 +11,10 @@ import pytest
 from isa import operands
 from isa.builder import Builder
 from isa.instruction import REGISTRY, Instruction, Unit
+from isa.instructions import GROUPS
 from isa.machine import Machine
-from isa.operands import AddressKind, File, Kind, Label, Operand, Register
-from isa.program import Operation, Predicate, operation_text
+from isa.operands import AddressKind, File, Kind, Label, Operand, Predicate, Register
+from isa.program import Operation, operation_text
 from isa.reference_page import assembly, page
 
 PAGE = Path(__file__).parent.parent / "docs" / "isa.md"
@@ -68,6 +69,11 @@ def test_every_latency_of_the_machine_is_used() -> None:
     used = {e.latency_class for e in entries} | {e.scalar_latency_class for e in entries}
     assert used - {""} | LATENCIES_OF_OPERANDS == set(MACHINE.latency)
     assert not used & LATENCIES_OF_OPERANDS
+
+
+def test_every_instruction_stands_in_a_group_of_the_reference_page() -> None:
+    modules = {entry.semantics.__module__ for entry in REGISTRY.values()}
+    assert modules == {group.__name__ for group in GROUPS}
 
 
 def test_every_unit_of_the_machine_has_an_instruction() -> None:

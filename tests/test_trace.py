@@ -209,7 +209,7 @@ def test_large_cycles_stay_exact(tmp_path):
 
 
 def test_a_path_is_checked_before_the_run(tmp_path):
-    with pytest.raises(UsageError, match="cannot write '.*nowhere/t.json'"):
+    with pytest.raises(UsageError, match=r"cannot write '.*nowhere/t\.json'"):
         Trace(tmp_path / "nowhere" / "t.json")
 
 
