@@ -49,9 +49,11 @@ class Commands(click.Group):
             return _report(ctx, f"error: {error}", error.status)
         except MemoryError as error:
             return _report(ctx, f"error: this host has too little memory: {error}", FAILED)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        except OSError as error:
+            if error.errno == errno.EPIPE:
                 raise  # click ends quietly when the reader of stdout has gone
+            return _report(ctx, f"error: {error.strerror or error}", FAILED)
+        except Exception as error:
             text = f"internal error: {type(error).__name__}: {error}"
             hint = "this is a bug of the simulator; --debug shows the traceback"
             return _report(ctx, f"{text}\n{hint}", FAILED)

@@ -23,7 +23,7 @@ from simulator.result import ChipResult, StallPlace, TransferResult
 from simulator.trace_events import EventTexts
 
 MOST_OPERATIONS = 2_000_000
-"""Operations kept unless the caller asks for more; about 500 MB of JSON."""
+"""Operations kept unless the caller says otherwise; about 500 MB of JSON."""
 
 Window = tuple[int, int]
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
@@ -41,12 +41,12 @@ class Trace:
         self,
         path: str | os.PathLike[str],
         window: Window | None = None,
-        most_operations: int = MOST_OPERATIONS,
+        most_operations: int | None = None,
     ) -> None:
         check_writable(path)
         self.path = path
         self.window = window
-        self.most_operations = most_operations
+        self.most_operations = MOST_OPERATIONS if most_operations is None else most_operations
         self.note = ""
         """What a reader of the file must know; empty if it is complete."""
         self._packets: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from isa.machine import Machine
-from simulator import cli, cli_progress
+from simulator import cli, cli_progress, trace
 from tests.user_kernels import write_kernels
 
 ROOT = Path(__file__).parent.parent
@@ -269,6 +269,15 @@ def test_a_long_run_is_announced(command, monkeypatch):
     ended = command("run", "user.py:double", "--json", "-")
     assert "note: at least 1 packets, about 2 minutes on the reference engine" in ended.err
     assert ended.document["verified"] is True
+
+
+def test_a_trace_that_cannot_hold_everything_is_announced(command, monkeypatch):
+    monkeypatch.setattr(trace, "MOST_OPERATIONS", 0)
+    ended = command("run", "user.py:double", "--trace", "t.json")
+    assert "note: the trace will keep the first 0 operations; choose other" in ended.err
+    assert "note: the trace 't.json' keeps the first 0 operations" in ended.err
+    assert json.loads(Path("t.json").read_text())["otherData"]["truncated"] is True
+    assert command("run", "user.py:idle", "--trace", "t.json", "--trace-cycles", "50:60").err == ""
 
 
 class Terminal:

@@ -204,6 +204,7 @@ def test_debug_shows_the_traceback(folder, capsys):
     ("error", "status", "words"),
     [
         (RuntimeError("lost count"), 1, "internal error: RuntimeError: lost count\n"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
         (MemoryError("no 64 GiB"), 1, "error: this host has too little memory: no 64 GiB\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
