@@ -46,7 +46,7 @@ class ControlFlow(Emitter):
             top = self.label(name)
             with self.named_loop(name), self.scope():
                 yield left
-                self.ssub(left, 1, left)
+                self.ssub(1, left, left)
                 self.slt(0, left, LOOP_PREDICATE)
                 self.sbr(top, when=when_set(LOOP_PREDICATE))
             self.place(after)

@@ -90,7 +90,7 @@ class Transfers(ControlFlow):
         """Store a 64-bit address into the `source` or `destination` of a descriptor."""
         self.set_field(descriptor, f"{side}_low", value)
         with self.scope():
-            self.set_field(descriptor, f"{side}_high", self.sshflr(value, 32))
+            self.set_field(descriptor, f"{side}_high", self.sshflr(32, value))
 
     def start(self, descriptor: Descriptor, channel: int | Register) -> None:
         """Start the transfer on a channel; the channel must have been waited for."""

@@ -94,7 +94,7 @@ class ChunkCursor:
 
     def _find_base(self, images: Buffer) -> None:
         k, shape = self.k, self.shape
-        k.sshfll(self.block.samples, 2, self.row_bytes)
+        k.sshfll(2, self.block.samples, self.row_bytes)
         with k.scope():
             image_rows = shape.rows.input * shape.columns.input * shape.channels
             offset = k.smulis(self.block.first, k.constant(4 * image_rows))
@@ -136,12 +136,12 @@ class ChunkCursor:
     def _next_position(self) -> None:
         k = self.k
         self.columns.advance(k)
-        k.ssub(self.columns_left, 1, self.columns_left)
+        k.ssub(1, self.columns_left, self.columns_left)
         with k.when_zero(self.columns_left):
             k.constant(self.shape.columns.outputs, self.columns_left)
             self.columns.restart(k)
             self.rows.advance(k)
-            k.ssub(self.rows_left, 1, self.rows_left)
+            k.ssub(1, self.rows_left, self.rows_left)
             k.slt(0, self.rows_left, self.more)
 
     def _locate_window(self) -> None:
@@ -166,8 +166,8 @@ class ChunkCursor:
         """Find the size and place of the chunk at (`row`, `part`) of the window."""
         k, chunk = self.k, self.chunk
         with k.scope():
-            rows_left = k.ssub(self.rows.count, self.row)
-            run_left = k.ssub(self.run, self.part)
+            rows_left = k.ssub(self.row, self.rows.count)
+            run_left = k.ssub(self.part, self.run)
             k.smin(rows_left, k.constant(self.blocking.window_rows), self.chunk_rows)
             k.smin(run_left, k.constant(self.blocking.piece), self.chunk_run)
             k.smulis(k.smulis(self.chunk_rows, self.chunk_run), self.valid, chunk.steps)

@@ -136,11 +136,11 @@ class _BlockProduct:
         """Find the group's weights, outputs and size, and fetch its biases."""
         k, product, blocking = self.k, self.product, self.product.blocking
         with k.scope():
-            group = k.ssub(k.constant(blocking.groups), left)
+            group = k.ssub(left, k.constant(blocking.groups))
             self._find_weights(group)
             first = k.smulis(group, k.constant(blocking.group_outputs))
             self._find_outputs(first)
-            start = k.sadd(k.constant(product.matrices.bias.address), k.sshfll(first, 2))
+            start = k.sadd(k.constant(product.matrices.bias.address), k.sshfll(2, first))
             k.set_address(bias, "source", start)
         k.start(bias, BIAS_CHANNEL)
         for stream in (self.images, self.weights, self.outputs):
@@ -154,7 +154,7 @@ class _BlockProduct:
         k, product, blocking = self.k, self.product, self.product.blocking
         with k.scope():
             first = k.smulis(group, k.constant(blocking.group))
-            left = k.ssub(k.constant(blocking.blocks), first)
+            left = k.ssub(first, k.constant(blocking.blocks))
             k.smin(left, k.constant(blocking.group), self.blocks)
             offset = k.smulis(first, k.constant(product.weight_block_bytes))
             k.sadd(k.constant(product.matrices.weights.address), offset, self.group_weights)
@@ -168,7 +168,7 @@ class _BlockProduct:
             base = k.sadd(k.constant(self.product.matrices.outputs.address), offset)
             k.sadd(base, k.smulis(first, self.cursor.row_bytes), self.output_address)
         with k.scope():
-            left = k.ssub(k.constant(shape.outputs), first)
+            left = k.ssub(first, k.constant(shape.outputs))
             outputs = k.smin(left, k.constant(self.product.blocking.group_outputs))
             words = k.smulis(outputs, self.block.samples)
             k.set_field(descriptor, "source_row_words", words)

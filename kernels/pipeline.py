@@ -39,7 +39,7 @@ class PinnedPipeline:
     def emit(self, left: Register) -> None:
         """Emit the pipeline; predicate register `left` holds the number of steps, >= `stages`."""
         k, overlap = self.k, self.stages - 1
-        k.ssub(left, overlap, left)
+        k.ssub(overlap, left, left)
         with k.named_loop(f"{self.name} prologue"):
             for stage in range(overlap):
                 self._packets(range(stage + 1))
@@ -64,6 +64,6 @@ class PinnedPipeline:
         """Count down, and branch so that the delay slots end with the interval."""
         branch = self.interval - self.k.machine.latency["branch"]
         if cycle == branch - 1:
-            self.k.ssub(left, 1, left, slot="SIEU")
+            self.k.ssub(1, left, left, slot="SIEU")
         if cycle == branch:
             self.k.sbr(top, when=when_set(left))

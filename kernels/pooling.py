@@ -128,12 +128,12 @@ class _BlockPooling:
             stream.reset()
         k.smovi(0, self.busy)
         k.smovi(0, self.other_busy)
+        self.walk.restart()
         with k.scope():
             outputs = self.pooling.outputs[0] * self.pooling.outputs[1] * self.pooling.channels
             k.smulis(self.block.first, k.constant(4 * outputs), self.out)
             stride = k.smulis(self.walk.row_bytes, k.constant(self.pooling.channels))
             k.set_field(self.images.descriptor, "source_stride", stride)
-        self.walk.restart()
 
     def _fetch(self, *, other: bool) -> None:
         """Start the transfer of the walk's piece: a run of channels of each pixel."""
@@ -226,7 +226,7 @@ class _BlockPooling:
                 k.set_field(descriptor, "destination_row_words", words)
                 stream.start(other=False)
                 stream.turn()
-            k.sadd(self.out, k.sshfll(words, 2), self.out)
+            k.sadd(self.out, k.sshfll(2, words), self.out)
         k.smov(self.other_busy, self.busy)
         k.smovi(1, self.other_busy)
 
@@ -254,7 +254,7 @@ class _Walk:
     def restart(self) -> None:
         """Go to the first piece of the first position."""
         k, pooling = self.k, self.pooling
-        k.sshfll(self.block.samples, 2, self.row_bytes)
+        k.sshfll(2, self.block.samples, self.row_bytes)
         with k.scope():
             offset = k.smulis(self.block.first, k.constant(4 * pooling.image_rows))
             k.sadd(k.constant(pooling.images.address), offset, self.base)
@@ -284,21 +284,21 @@ class _Walk:
     def _next_position(self) -> None:
         k, pooling = self.k, self.pooling
         k.sadd(self.left, k.constant(pooling.stride[1]), self.left)
-        k.ssub(self.columns_left, 1, self.columns_left)
+        k.ssub(1, self.columns_left, self.columns_left)
         with k.when_zero(self.columns_left):
             k.constant(pooling.outputs[1], self.columns_left)
             k.smovi(0, self.left)
             k.sadd(self.top, k.constant(pooling.stride[0]), self.top)
-            k.ssub(self.rows_left, 1, self.rows_left)
+            k.ssub(1, self.rows_left, self.rows_left)
             k.slt(0, self.rows_left, self.more)
 
     def _locate(self) -> None:
         """Find the piece's size, its first matrix row and its place in the window."""
         k, pooling = self.k, self.pooling
         with k.scope():
-            pixels_left = k.ssub(k.constant(pooling.size[1]), self.window_column)
+            pixels_left = k.ssub(self.window_column, k.constant(pooling.size[1]))
             k.smin(pixels_left, k.constant(pooling.piece), self.pixels)
-            channels_left = k.ssub(k.constant(pooling.channels), self.channel)
+            channels_left = k.ssub(self.channel, k.constant(pooling.channels))
             k.smin(channels_left, k.constant(pooling.run), self.run)
             k.seq(k.sadd(self.window_row, self.window_column), 0, self.first)
             last_row = k.seq(self.window_row, k.constant(pooling.size[0] - 1))

@@ -39,6 +39,10 @@ class Stream:
             k, buffer, half, channel, k.descriptor(name, request), k.scalar(f"{name} half")
         )
 
+    def sharing(self, k: Builder, name: str, channel: int, request: TransferRequest) -> Stream:
+        """Return another stream over the same halves, which turn together."""
+        return Stream(k, self.buffer, self.half, channel, k.descriptor(name, request), self.current)
+
     def reset(self) -> None:
         """Start with the first half."""
         self.k.constant(self.buffer.address, self.current)
@@ -46,7 +50,7 @@ class Stream:
     def other(self) -> Register:
         """Return the address of the other half in a register of this scope."""
         both = self.k.constant(2 * self.buffer.address + self.half)
-        other: Register = self.k.ssub(both, self.current)
+        other: Register = self.k.ssub(self.current, both)
         return other
 
     def turn(self) -> None:

@@ -71,9 +71,9 @@ class _Unpacking:
             k.smov(other_busy, busy)
             k.smovi(1, other_busy)
             self.rows.turn()
-            k.sadd(source, k.sshfll(run, 2), source)
-            k.sadd(target, k.sshfll(words, 2), target)
-            k.ssub(left, run, left)
+            k.sadd(source, k.sshfll(2, run), source)
+            k.sadd(target, k.sshfll(2, words), target)
+            k.ssub(run, left, left)
         for half, flag in ((False, busy), (True, other_busy)):
             with k.when(flag):
                 self.rows.wait(other=half)
@@ -93,7 +93,7 @@ class _Unpacking:
         with k.scope():
             k.set_field(self.plane, "source_rows", samples)
             k.set_field(self.plane, "destination_row_words", samples)
-            stride = k.smulis(k.sshfll(samples, 2), k.constant(self.channels))
+            stride = k.smulis(k.sshfll(2, samples), k.constant(self.channels))
             k.set_field(self.plane, "destination_stride", stride)
 
     def _transpose_channels(self, source: Register, run: Register) -> None:
@@ -103,7 +103,7 @@ class _Unpacking:
             k.set_field(self.plane, "source_row_words", run)
             k.set_field(self.plane, "destination_rows", run)
             plane, target = k.smov(source), k.smov(self.rows.current)
-            parity, row = k.smovi(0), k.sshfll(self.block.samples, 2)
+            parity, row = k.smovi(0), k.sshfll(2, self.block.samples)
             with k.loop("channels", self.channels) as left:
                 k.set_address(self.plane, "source", plane)
                 k.set_field(self.plane, "destination_low", target)

@@ -237,11 +237,10 @@ class Checker:
         """Check, when every core has halted, that no transfer was left alone."""
         self._refuse_unfilled_reads()
         for core in cores:
-            left = [t.title(self._program) for t in self._races.open[core.number].values()]
-            if left:
+            for left in self._races.open[core.number].values():
                 raise SimulationError(
-                    f"{core.where()}: halts without a wait for {', '.join(left)}; wait for the "
-                    "channel first"
+                    f"{left.origin}: core {core.number}, cycle {core.cycle}: halts without a wait "
+                    f"for {left.title(self._program)}; wait for channel {left.channel} first"
                 )
 
     def _refuse_unfilled_reads(self) -> None:

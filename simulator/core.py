@@ -211,7 +211,7 @@ class Core:
     def _compute(self, step: Step, values: list[Any]) -> Any:
         """Call the semantics; a timing-only run leaves out vectors and what depends on data."""
         words: Any = self.vector_words if step.vector else self.scalar_words
-        if self.unknown_words is not None and (step.vector or any(v is UNKNOWN for v in values)):
+        if self.unknown_words is not None and (step.vector or any(_is_unknown(v) for v in values)):
             return self._compute_unknown(step, words, values)
         result = step.semantics(words, *values)
         if isinstance(result, np.ndarray) and result.base is not None:
@@ -356,6 +356,10 @@ class Core:
             f"two results land {what} in the same cycle: of packet {first.packet} ({places[0]}) "
             f"and packet {second.packet} ({places[1]})"
         )
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is UNKNOWN or (isinstance(value, tuple) and UNKNOWN in value)
 
 
 def _lanes_meet(key: Any, first: tuple[Write, Any], second: tuple[Write, Any]) -> bool:

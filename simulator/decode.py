@@ -26,6 +26,7 @@ from isa.operands import (
     Label,
     Operand,
     Register,
+    RPair,
     SVRi,
     Update,
     VRPair,
@@ -93,7 +94,7 @@ class ExchangeWrite(Write):
 
     def land(self, core: Core, value: Any, lanes: Any) -> None:
         enabled = slice(None) if lanes is None else lanes
-        core.exchange[enabled] = value[enabled]
+        core.exchange[: core.lanes][enabled] = value[enabled]
 
     def parts(self, value: Any) -> list[tuple[Register, Any]]:
         return [(target, int(part)) for target, part in zip(self.targets, value, strict=True)]
@@ -185,14 +186,24 @@ def getter(kind: type[Kind], operand: Operand, entry: Instruction, program: Prog
     if isinstance(operand, int):
         return _constant_getter(kind, operand, entry)
     index = operand.index
+    if issubclass(kind, RPair | VRPair):
+        return _pair_getter(operand)
     if operand.file is File.VECTOR:
         return lambda core: core.vectors[index]
     if kind is SVR:
-        return lambda core: core.exchange.copy()
+        return lambda core: core.exchange[: core.lanes].copy()
     if kind is SVRi:
         return lambda core: core.exchange_entry(index)
     file = operand.file
     return lambda core: core.scalar_file(file)[index]
+
+
+def _pair_getter(even: Register) -> Get:
+    """Return the function that reads both registers of a pair as (even, odd)."""
+    index, file = even.index, even.file
+    if file is File.VECTOR:
+        return lambda core: (core.vectors[index], core.vectors[index + 1])
+    return lambda core: (core.scalar_file(file)[index], core.scalar_file(file)[index + 1])
 
 
 def _constant_getter(kind: type[Kind], value: int, entry: Instruction) -> Get:

@@ -127,7 +127,7 @@ class Races:
                 for other in old.sides:
                     if _clash(side, other):
                         remedy = f"wait for channel {old.channel} before this start"
-                        return self._pair_text(new, side, old, other, "at the same time", remedy)
+                        return f"{self._pair_text(new, side, old, other, 'while')}; {remedy}"
         return ""
 
     def _other_clash(self, new: Started) -> str:
@@ -137,19 +137,16 @@ class Races:
             for side in new.sides:
                 if side.memory == SHARED_MEMORY and (found := unordered.clash(side)):
                     old, other = found
-                    return self._pair_text(
-                        new, side, old, other, "with no order between them", _remedy(new, old)
-                    )
+                    text = self._pair_text(new, side, old, other, "and")
+                    return f"{text}, with no order between them; {_remedy(new, old)}"
         return ""
 
-    def _pair_text(
-        self, new: Started, side: Side, old: Started, other: Side, how: str, remedy: str
-    ) -> str:
+    def _pair_text(self, new: Started, side: Side, old: Started, other: Side, link: str) -> str:
         word = int(np.intersect1d(side.footprint.words, other.footprint.words)[0])
         spot = place(self._program, side.base + 4 * word)
         return (
-            f"{new.title(self._program)} {_does(side.writes)} {side.memory} at {spot} and "
-            f"{old.title(self._program)} {_does(other.writes)} it, {how}; {remedy}"
+            f"{new.title(self._program)} {_does(side.writes)} {side.memory} at {spot} {link} "
+            f"{old.title(self._program)} {_does(other.writes)} it"
         )
 
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from user_kernels import write_kernels
 
 from isa.machine import Machine
 from simulator import cli, cli_progress, trace
-from tests.user_kernels import write_kernels
 
 ROOT = Path(__file__).parent.parent
 

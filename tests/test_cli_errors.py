@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from user_kernels import line_of, write_kernels
 
 from simulator import cli, cli_run
-from tests.user_kernels import line_of, write_kernels
 
 FILES = {
     "syntax.py": "import isa\n\ndef broken(:\n    pass\n",

@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 from rich.console import Console
+from small_run import make_kernel, small_program, small_result
 
 from isa.kernel import Verdict
 from isa.machine import Machine
@@ -19,7 +20,6 @@ from isa.tensor import Tensor
 from simulator.counters import LoopCount
 from simulator.rendering import render
 from simulator.report import Report, make_report
-from tests.small_run import make_kernel, small_program, small_result
 
 # The keys that users' scripts rely on, in their order.
 KEYS = [

@@ -81,7 +81,7 @@ class Model:
         ]
         # small addresses, so that accesses through different registers meet
         small = (File.ADDRESS, File.OFFSET)
-        found = [(r, v % 40 * 4 if r.file in small else v, c, m) for r, v, c, m in found]
+        found = [(r, v % 4 * 4 if r.file in small else v, c, m) for r, v, c, m in found]
         address = operation.address
         if address is not None and address.update is not Update.NONE:
             step, merges = self.moved(operation, address), operation.predicate is not None
@@ -105,7 +105,7 @@ class Model:
     def land(self, register: Register, value: int, merges: bool) -> None:
         if merges:
             value = self.number("merge", value, self.registers[register])
-            value = value % 40 * 4 if register.file in (File.ADDRESS, File.OFFSET) else value
+            value = value % 4 * 4 if register.file in (File.ADDRESS, File.OFFSET) else value
         self.registers[register] = value
 
 
@@ -143,7 +143,7 @@ def places(file: File, *indices: int) -> st.SearchStrategy[Register]:
 
 
 SCALAR, VECTOR = places(File.SCALAR, 0, 1, 2, 3), places(File.VECTOR, 0, 1, 2, 3)
-SMALL = st.sampled_from([0, 1, 2, 16])
+SMALL = st.sampled_from([0, 1, 2, 16, 32])
 OPERANDS: dict[type[Kind], st.SearchStrategy[Any]] = {
     kinds.R: SCALAR,
     kinds.VR: VECTOR,
@@ -186,9 +186,11 @@ def operations(draw: st.DrawFn, entries: Sequence[Instruction]) -> Operation:
     return Operation(entry, tuple(operands), predicate, "", buffer)
 
 
-ORDINARY = [e for e in REGISTRY.values() if e.effect in (Effect.NONE, Effect.LOAD, Effect.STORE)]
-MEMORY = [e for e in REGISTRY.values() if e.address_position is not None]
-WAITING = [e for e in REGISTRY.values() if e.effect in SYNCHRONISING - {Effect.HALT}]
+LEFT_OUT = (Effect.BRANCH, Effect.HALT, Effect.IDLE)
+ORDINARY = [entry for entry in REGISTRY.values() if entry.effect not in LEFT_OUT]
+SCALAR_MEMORY = [REGISTRY[name] for name in ("SLDW", "SSTW", "SLDDW", "SSTDW", "SADDA")]
+VECTOR_MEMORY = [REGISTRY[name] for name in ("VLDW", "VSTW", "VLDDW", "VSTDW", "SADDA")]
+ONE_UNIT = [REGISTRY[name] for name in ("VFMULAS32", "VFADDS32", "VFMULS32", "VMULIS32")]
 ENDINGS: list[list[Operation]] = [
     [],
     [Operation(REGISTRY["HALT"], ())],
@@ -200,8 +202,10 @@ ENDINGS: list[list[Operation]] = [
 
 @st.composite
 def blocks(draw: st.DrawFn) -> list[Operation]:
-    ordinary = operations(ORDINARY) | operations(MEMORY) | operations(WAITING)
-    body = draw(st.lists(ordinary, max_size=25))
+    # few instructions in one block, so that they meet often
+    some = st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=5)
+    entries = draw(some | st.sampled_from([SCALAR_MEMORY, VECTOR_MEMORY, ONE_UNIT]))
+    body = draw(st.lists(operations(entries), max_size=25))
     block = body + draw(st.sampled_from(ENDINGS))
     return [evolve(o, origin=Origin("kernel.py", line)) for line, o in enumerate(block)]
 

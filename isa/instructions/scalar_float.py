@@ -113,7 +113,7 @@ def SFINTS32(op: ScalarWords, a: R) -> R:
 
 
 @instruction(Unit.SMAC, latency="scalar_convert")
-def SFTRUS32(op: ScalarWords, a: R) -> R:
+def SFSTRU32(op: ScalarWords, a: R) -> R:
     """Convert float32 to a signed 32-bit integer: toward zero, saturating, 0 on NaN.
 
     Inferred: name.

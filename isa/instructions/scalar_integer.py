@@ -13,15 +13,15 @@ from isa.values import ScalarWords
 
 
 @instruction(Unit.SMAC, Unit.SIEU, latency="scalar_integer")
-def SADD(op: ScalarWords, a: R, b: RI) -> R:
+def SADD(op: ScalarWords, a: RI, b: RI) -> R:
     """Add: a + b."""
     return op.add(a, b)
 
 
 @instruction(Unit.SMAC, Unit.SIEU, latency="scalar_integer")
-def SSUB(op: ScalarWords, a: R, b: RI) -> R:
-    """Subtract: a - b."""
-    return op.subtract(a, b)
+def SSUB(op: ScalarWords, a: RI, b: RI) -> R:
+    """Subtract: b - a."""
+    return op.subtract(b, a)
 
 
 @instruction(Unit.SMAC, Unit.SIEU, latency="scalar_integer")
@@ -46,32 +46,32 @@ def SMOVIH(op: ScalarWords, high: Imm32, a: R) -> R:
 
 
 @instruction(Unit.SMAC, latency="scalar_multiply")
-def SMULIS(op: ScalarWords, a: R, b: RI) -> R:
+def SMULIS(op: ScalarWords, a: RI, b: RI) -> R:
     """Multiply signed integers: the low 64 bits of a * b."""
     return op.multiply(a, b)
 
 
 @instruction(Unit.SMAC, latency="scalar_multiply")
-def SMULIU(op: ScalarWords, a: R, b: RI) -> R:
+def SMULIU(op: ScalarWords, a: RI, b: RI) -> R:
     """Multiply the low 32 bits of a and b as unsigned integers: all 64 bits of the product."""
     low = op.constant(0xFFFFFFFF)
     return op.multiply(op.bit_and(a, low), op.bit_and(b, low))
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SAND(op: ScalarWords, a: R, b: RI) -> R:
+def SAND(op: ScalarWords, a: RI, b: RI) -> R:
     """Bitwise and of a and b."""
     return op.bit_and(a, b)
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SOR(op: ScalarWords, a: R, b: RI) -> R:
+def SOR(op: ScalarWords, a: RI, b: RI) -> R:
     """Bitwise or of a and b."""
     return op.bit_or(a, b)
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SXOR(op: ScalarWords, a: R, b: RI) -> R:
+def SXOR(op: ScalarWords, a: RI, b: RI) -> R:
     """Bitwise exclusive or of a and b."""
     return op.bit_xor(a, b)
 
@@ -83,19 +83,19 @@ def SNOT(op: ScalarWords, a: R) -> R:
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SSHFLL(op: ScalarWords, a: R, count: RI) -> R:
-    """Shift a left by count modulo 64, zeros coming in."""
+def SSHFLL(op: ScalarWords, count: RI, a: RI) -> R:
+    """Shift left by count modulo 64, zeros coming in."""
     return op.shift_left(a, count)
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SSHFLR(op: ScalarWords, a: R, count: RI) -> R:
+def SSHFLR(op: ScalarWords, count: RI, a: RI) -> R:
     """Shift a right by count modulo 64, zeros coming in."""
     return op.shift_right(a, count)
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SSHFAR(op: ScalarWords, a: R, count: RI) -> R:
+def SSHFAR(op: ScalarWords, count: RI, a: RI) -> R:
     """Shift a right by count modulo 64, its sign coming in."""
     return op.shift_right_arithmetic(a, count)
 
@@ -107,13 +107,13 @@ def SNEG(op: ScalarWords, a: R) -> R:
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SMIN(op: ScalarWords, a: R, b: RI) -> R:
+def SMIN(op: ScalarWords, a: RI, b: RI) -> R:
     """Return the smaller of two signed integers."""
     return op.select(op.less(a, b), a, b)
 
 
 @instruction(Unit.SIEU, latency="scalar_integer")
-def SMAX(op: ScalarWords, a: R, b: RI) -> R:
+def SMAX(op: ScalarWords, a: RI, b: RI) -> R:
     """Return the larger of two signed integers.
 
     Inferred: name.

@@ -81,7 +81,7 @@ def VFINTS32(op: VectorWords, a: VR) -> VR:
 
 
 @instruction(Unit.VMAC, latency="vector_convert")
-def VFTRUS32(op: VectorWords, a: VR) -> VR:
+def VFSTRU32(op: VectorWords, a: VR) -> VR:
     """Convert float32 to signed 32-bit integers: toward zero, saturating, 0 on NaN.
 
     Inferred: name and unit.

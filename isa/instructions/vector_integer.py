@@ -13,18 +13,18 @@ from isa.values import VectorWords
 
 
 @instruction(Unit.VMAC, Unit.VIEU, latency="vector_integer")
-def VADD(op: VectorWords, a: VR, b: VRI) -> VR:
+def VADD(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Add: a + b."""
     return op.add(a, b)
 
 
 @instruction(Unit.VMAC, Unit.VIEU, latency="vector_integer")
-def VSUB(op: VectorWords, a: VR, b: VRI) -> VR:
-    """Subtract: a - b.
+def VSUB(op: VectorWords, a: VRI, b: VRI) -> VR:
+    """Subtract: b - a.
 
     Inferred: name.
     """
-    return op.subtract(a, b)
+    return op.subtract(b, a)
 
 
 @instruction(Unit.VMAC, latency="vector_multiply")
@@ -37,19 +37,19 @@ def VMULIS32(op: VectorWords, a: VR, b: VR) -> VR:
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VAND(op: VectorWords, a: VR, b: VRI) -> VR:
+def VAND(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Bitwise and of a and b."""
     return op.bit_and(a, b)
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VOR(op: VectorWords, a: VR, b: VRI) -> VR:
+def VOR(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Bitwise or of a and b."""
     return op.bit_or(a, b)
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VXOR(op: VectorWords, a: VR, b: VRI) -> VR:
+def VXOR(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Bitwise exclusive or of a and b."""
     return op.bit_xor(a, b)
 
@@ -61,19 +61,19 @@ def VNOT(op: VectorWords, a: VR) -> VR:
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VSHFLL(op: VectorWords, a: VR, count: VRI) -> VR:
-    """Shift a left by count modulo 32, zeros coming in."""
+def VSHFLL(op: VectorWords, count: VRI, a: VRI) -> VR:
+    """Shift left by count modulo 32, zeros coming in."""
     return op.shift_left(a, count)
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VSHFLR(op: VectorWords, a: VR, count: VRI) -> VR:
+def VSHFLR(op: VectorWords, count: VRI, a: VRI) -> VR:
     """Shift a right by count modulo 32, zeros coming in."""
     return op.shift_right(a, count)
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VSHFAR(op: VectorWords, a: VR, count: VRI) -> VR:
+def VSHFAR(op: VectorWords, count: VRI, a: VRI) -> VR:
     """Shift a right by count modulo 32, its sign coming in."""
     return op.shift_right_arithmetic(a, count)
 
@@ -106,13 +106,13 @@ def VSEQ(op: VectorWords, a: VRI, b: VRI) -> VR:
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VMIN(op: VectorWords, a: VR, b: VRI) -> VR:
+def VMIN(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Return the smaller of two signed integers."""
     return op.select(op.less(a, b), a, b)
 
 
 @instruction(Unit.VIEU, latency="vector_integer")
-def VMAX(op: VectorWords, a: VR, b: VRI) -> VR:
+def VMAX(op: VectorWords, a: VRI, b: VRI) -> VR:
     """Return the larger of two signed integers."""
     return op.select(op.less(b, a), a, b)
 
