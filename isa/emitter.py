@@ -95,9 +95,9 @@ class Emitter(Storage):
     def _fresh(self, kind: type[Kind], entry: Instruction) -> Register:
         name = f"result of {entry.name}"
         if kind is R:
-            return self.scalar(name)
+            return self.one_scalar(name)
         if kind is VR:
-            return self.vector(name)
+            return self.one_vector(name)
         if kind is RPair:
             return self.scalar_pair(name)
         if kind is VRPair:

@@ -19,7 +19,7 @@ from isa.builder import Builder
 from isa.errors import Ftm7004Error, UsageError
 from isa.machine import Machine
 from isa.parameters import Parameter, checked_values, parameters_of
-from isa.program import Program
+from isa.program import Origin, Program
 from isa.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +68,12 @@ class KernelDefinition:
     verify: Verify | None
     random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None
     check: Callable[[Any], str | None] | None
+
+    @property
+    def origin(self) -> Origin:
+        """The first line of the kernel function."""
+        code = self.function.__code__
+        return Origin(code.co_filename, code.co_firstlineno)
 
     def __call__(self, **given: Any) -> Kernel:
         """Return the kernel with these parameters; raise UsageError for a bad one."""
@@ -125,11 +131,12 @@ class Kernel:
         return self._programs[key]
 
     def _build(self, machine: Machine, cores: int) -> Program:
-        builder = Builder(
-            self.name, machine, cores, self.inputs, self.outputs, self.params
-        )
+        builder = Builder(self.name, machine, cores, self.inputs, self.outputs, self.params)
+        with builder.at_home(self.definition.origin):
+            builder.begin()
         self.definition.function(builder, **self.params)
-        return builder.finish()
+        with builder.at_home(self.definition.origin):
+            return builder.finish()
 
     def check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Return the inputs as arrays; refuse missing, extra, mis-shaped or mistyped ones."""

@@ -43,13 +43,25 @@ class Storage:
         self._loops: list[str] = []
         self._scopes: list[list[Register]] = [[]]
         self._buffer_of: dict[Register, str] = {}
+        self._home: Origin | None = None
 
     def origin(self, skip: int = 0) -> Origin:
         """Return the line of the author's file that is being executed."""
+        if self._home is not None:
+            return self._home
         frame = sys._getframe(1 + skip)
         while frame.f_back is not None and _is_own(frame.f_code.co_filename):
             frame = frame.f_back
         return Origin(frame.f_code.co_filename, frame.f_lineno, "/".join(self._loops))
+
+    @contextmanager
+    def at_home(self, home: Origin) -> Iterator[None]:
+        """Take `home` for the author's line: for what the builder itself adds to a program."""
+        self._home = home
+        try:
+            yield
+        finally:
+            self._home = None
 
     def error(self, message: str) -> KernelError:
         """Return an error that names the author's line."""
@@ -91,6 +103,14 @@ class Storage:
     def vector(self, name: str, *shape: int) -> Any:
         """Take one vector register, or a block of that shape."""
         return self._take(File.VECTOR, name, shape, self.registers.general(File.VECTOR))
+
+    def one_scalar(self, name: str) -> Register:
+        """Take one scalar register."""
+        return self._one(File.SCALAR, name, self.registers.general(File.SCALAR))
+
+    def one_vector(self, name: str) -> Register:
+        """Take one vector register."""
+        return self._one(File.VECTOR, name, self.registers.general(File.VECTOR))
 
     def scalar_predicate(self, name: str) -> Register:
         """Take a scalar register that can predicate instructions; R0 serves the builder's loops."""

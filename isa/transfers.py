@@ -32,8 +32,11 @@ class Transfers(ControlFlow):
     def __init__(self, name: str, machine: Machine, cores: int) -> None:
         super().__init__(name, machine, cores)
         self._scalar_data: list[tuple[Buffer, list[Sequence[int]]]] = []
+
+    def begin(self) -> None:
+        """Emit what every program starts with: AR15 points to the first byte of SM."""
         with self.scope():
-            self.smvaga(self.constant(machine.sm.base), SCALAR_BASE)
+            self.smvaga(self.constant(self.machine.sm.base), SCALAR_BASE)
         self.flush()
 
     def constants(self, name: str, *per_core: Sequence[int]) -> Buffer:

@@ -31,7 +31,9 @@ class Chunk:
 
     @staticmethod
     def take(k: Builder, name: str) -> Chunk:
-        return Chunk(*(k.scalar(f"{name} {part}") for part in ("steps", "first", "last", "weights")))
+        return Chunk(
+            *(k.scalar(f"{name} {part}") for part in ("steps", "first", "last", "weights"))
+        )
 
     def copy_to(self, k: Builder, other: Chunk) -> None:
         """Copy all registers."""
@@ -41,56 +43,35 @@ class Chunk:
         k.smov(self.weights, other.weights)
 
 
-@frozen
 class ChunkCursor:
-    """Registers of the walk; `chunk` and the transfer sizes are ready after each step."""
+    """Registers of the walk; `chunk` and the transfer sizes are ready after each step.
 
-    k: Builder
-    shape: Shape
-    blocking: Blocking
-    block: DeviceBlock
-    base: Register
-    """Address of the block's first image row."""
-    row_bytes: Register
-    """Bytes of an image row."""
-    rows: Span
-    columns: Span
-    rows_left: Register
-    columns_left: Register
-    row: Register
-    """First window row of the chunk, counted from the first real one."""
-    part: Register
-    """First image row of the piece within its window row."""
-    run: Register
-    """Image rows of one window row."""
-    image_window: Register
-    weight_window: Register
-    more: Register
-    """1 until the walk has passed the last chunk."""
-    chunk: Chunk
-    valid: Register
-    """1 if the window has a real pixel, else 0."""
-    image: Register
-    """Address of the chunk's first image row."""
-    chunk_rows: Register
-    chunk_run: Register
+    `image` is the address of the chunk's first image row, `chunk_rows` and `chunk_run` its window
+    rows and the image rows of each; `more` is 1 until the walk has passed the last chunk.
+    """
 
-    @staticmethod
-    def take(
-        k: Builder, shape: Shape, blocking: Blocking, images: Buffer, block: DeviceBlock
-    ) -> ChunkCursor:
-        """Take the registers and compute the base of the block's images."""
-        base, row_bytes = k.scalar("image base"), k.scalar("image row bytes")
-        spans = (Span.take(k, "window row", shape.rows), Span.take(k, "window column", shape.columns))
-        names = ("rows left", "columns left", "window row", "piece", "run", "image window",
-                 "weight window", "more")  # fmt: skip
-        walk = [k.scalar(name) for name in names]
-        rest = [k.scalar(name) for name in ("valid", "image chunk", "chunk rows", "chunk run")]
-        cursor = ChunkCursor(
-            k, shape, blocking, block, base, row_bytes, *spans, *walk, Chunk.take(k, "next"), *rest
-        )
-        cursor._find_base(images)
-        return cursor
+    def __init__(
+        self, k: Builder, shape: Shape, blocking: Blocking, images: Buffer, block: DeviceBlock
+    ) -> None:
+        self.k, self.shape, self.blocking, self.block = k, shape, blocking, block
+        self.rows = Span.take(k, "window row", shape.rows)
+        self.columns = Span.take(k, "window column", shape.columns)
+        self.chunk = Chunk.take(k, "next")
+        self.base = k.one_scalar("image base")
+        self.row_bytes = k.one_scalar("image row bytes")
+        self.rows_left = k.one_scalar("rows left")
+        self.columns_left = k.one_scalar("columns left")
+        self.row = k.one_scalar("first window row of chunk")
+        self.part = k.one_scalar("first image row of piece")
+        self.run = k.one_scalar("image rows of a window row")
+        self.image_window = k.one_scalar("image window")
+        self.weight_window = k.one_scalar("weight window")
+        self.valid = k.one_scalar("window is real")
+        self.more = k.one_scalar("more chunks")
+        self.image = k.one_scalar("image chunk")
+        self.chunk_rows = k.one_scalar("chunk rows")
+        self.chunk_run = k.one_scalar("chunk run")
+        self._find_base(images)
 
     def _find_base(self, images: Buffer) -> None:
         k, shape = self.k, self.shape

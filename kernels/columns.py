@@ -116,6 +116,4 @@ def image_rows(x: Array) -> Array:
 def rows_to_images(rows: Array, shape: tuple[int, ...]) -> Array:
     """Return the images (N, C, H, W) that `image_rows` laid out."""
     batch, channels, height, width = shape
-    return np.ascontiguousarray(
-        rows.reshape(height, width, channels, batch).transpose(3, 2, 0, 1)
-    )
+    return np.ascontiguousarray(rows.reshape(height, width, channels, batch).transpose(3, 2, 0, 1))

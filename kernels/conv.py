@@ -68,9 +68,7 @@ def convolve(k: Builder, p: Any, relu: bool, layout: str) -> None:
         bias=k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking)),
         outputs=k.output(
             "z",
-            read=lambda words: rows_to_images(
-                split.read(words).view(np.float32), output_shape(p)
-            ),
+            read=lambda words: rows_to_images(split.read(words).view(np.float32), output_shape(p)),
         ),
     )
     if layout == "nchw":

@@ -70,7 +70,7 @@ class _BlockProduct:
     def __init__(self, k: Builder, product: Product, block: DeviceBlock) -> None:
         self.k, self.product, self.block = k, product, block
         self._take_buffers()
-        self.cursor = ChunkCursor.take(
+        self.cursor = ChunkCursor(
             k, product.shape, product.blocking, product.matrices.images, block
         )
         self.chunk = Chunk.take(k, "chunk")

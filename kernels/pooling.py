@@ -90,7 +90,9 @@ class _BlockPooling:
         k, row = self.k, pooling.run * 4 * pooling.split.largest
         images = k.array_buffer("window pieces", 2 * pooling.piece * row)
         self.images = Stream.make(k, "window piece", images, 0, NOTHING)
-        self.values = Stream.make(k, "values", k.array_buffer("largest values", 2 * row), 2, NOTHING)
+        self.values = Stream.make(
+            k, "values", k.array_buffer("largest values", 2 * row), 2, NOTHING
+        )
         self.indices = Stream.make(k, "indices", k.array_buffer("their rows", 2 * row), 4, NOTHING)
         self.walk = _Walk(pooling, block)
         names = ("pixels", "first", "last", "row number", "run", "busy", "other busy", "value out")

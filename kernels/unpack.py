@@ -123,5 +123,3 @@ class _Unpacking:
         k.set_field(descriptor, "source_row_words", words)
         k.set_field(descriptor, "destination_row_words", words)
         self.rows.start(other=False)
-
-

@@ -18,20 +18,11 @@ from isa.program import Program
 from simulator.checks import Checker
 from simulator.core import Core
 from simulator.dma import CheckedTransfer, checked_transfer
-from simulator.events import (
-    BAD_MASK,
-    BUSY,
-    DISAGREES,
-    IDLE,
-    IN_FLIGHT,
-    NONE,
-    Events,
-    Finished,
-    units_per_cycle,
-)
+from simulator.events import BAD_MASK, BUSY, DISAGREES, Events, Finished, units_per_cycle
 from simulator.memory import Memory
 from simulator.numpy_values import quiet_floats
 from simulator.result import BARRIER, DMA_WAIT, ChipResult, Tracer, TransferResult
+from simulator.sharing import IDLE, IN_FLIGHT, NONE
 from simulator.state import Status
 
 Progress = Callable[[int, int], None]
@@ -244,5 +235,5 @@ class Chip:
 
 
 def _extent(name: str, base: int, size: int) -> Memory:
-    """Return a memory of the right extent that holds nothing, for the checks of timing-only runs."""
+    """Return a memory of the right extent that takes no room, for timing-only runs."""
     return Memory(name, base, np.broadcast_to(np.uint32(0), (-(-size // 4),)))

@@ -97,6 +97,7 @@ class Core:
         self.packet = self.issue = self.stalled = self.idle = 0
         self.branch_at, self.branch_to = NO_BRANCH, 0
         self.status, self.channel, self.blocked_packet = Status.RUNNING, 0, 0
+        self.countdown = PROGRESS_PACKETS
         self.ring: list[list[tuple[Write, Any, Any]]] = [
             [] for _ in range(max(self.machine.latency.values()) + 1)
         ]
@@ -113,7 +114,6 @@ class Core:
 
     def run(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Execute packets until the core blocks or halts, or its cycle reaches `until`."""
-        countdown = PROGRESS_PACKETS
         try:
             while self.status is Status.RUNNING and self.cycle < until:
                 self._land()
@@ -121,9 +121,9 @@ class Core:
                     self._stay_idle()
                 else:
                     self._issue()
-                countdown -= 1
-                if countdown == 0:
-                    countdown = PROGRESS_PACKETS
+                self.countdown -= 1
+                if self.countdown == 0:
+                    self.countdown = PROGRESS_PACKETS
                     if progress is not None:
                         progress(self.number, self.cycle)
         except SimulationError as error:

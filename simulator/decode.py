@@ -132,7 +132,8 @@ class Step:
 
     def __init__(self, operation: Operation, machine: Machine, program: Program, at: int) -> None:
         entry = operation.instruction
-        self.operation, self.operations = operation, (operation,)
+        self.operation = operation
+        self.operations: tuple[Operation, ...] = (operation,)
         self.effect, self.semantics = entry.effect, entry.semantics
         self.address_position = entry.address_position
         self.mask, self.vector = entry.masks_lanes, _uses_lanes(entry)
@@ -164,7 +165,7 @@ class StackedStep(Step):
         super().__init__(operations[0], machine, program, at)
         self.vmacs = len(operations)
         rows = zip(*(operation.sources for operation in operations), strict=True)
-        self.get = tuple(_stacked_getter([r.index for r in row]) for row in rows)  # type: ignore[union-attr]
+        self.get = tuple(_stacked_getter([r.index for r in row]) for row in rows)
         targets = tuple(operation.writes[0] for operation in operations)
         self.write = StackedWrite(targets, at, tuple(operation.slot for operation in operations))
         self.operations = tuple(operations)
@@ -227,7 +228,8 @@ def address_getter(kind: type[AddressKind], address: Address) -> Get:
 def update_amount(core: Core, operation: Operation) -> int:
     """Return how many bytes the operation moves its address register by."""
     address, kind = operation.address, operation.address_kind
-    assert address is not None and kind is not None
+    assert address is not None
+    assert kind is not None
     steps = address.offset
     if isinstance(steps, Register):
         steps = core.offsets[steps.index]

@@ -62,11 +62,17 @@ def simulate(
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
     chip = Chip(program, record, check=check, timing_only=timing_only, tracer=tracer)
+    placing = time.perf_counter()
     _place(program, chip, arrays)
+    running = time.perf_counter()
     result = chip.run(_limit(cycle_limit), progress)
+    reading = time.perf_counter()
     outputs = {} if timing_only else _read(program, chip)
-    seconds = time.perf_counter() - began
-    report = make_report(kernel, record, program, result, engine, seconds, timing_only=timing_only)
+    ended = time.perf_counter()
+    report = make_report(
+        kernel, record, program, result, engine, ended - began,
+        place_seconds=running - placing, readback_seconds=ended - reading, timing_only=timing_only,
+    )  # fmt: skip
     if tracer is not None:
         tracer.save(program, result, record)
     return Run(outputs, report, program, result)

@@ -170,14 +170,9 @@ def lanes_that_were_masked(k: Builder, broken: bool = False) -> None:
     k.vldw(pointer + 0)
 
 
-@rule("VLDDW", "reads AM at 'pairs' + 4 bytes")
+@rule("VLDDW", "reads AM at 'tile' + 64 bytes")
 def every_other_word(k: Builder, broken: bool = False) -> None:
-    pairs = k.array_buffer("pairs", 2 * VECTOR)
-    pointer, ones = k.point(k.vector_address("pairs"), pairs), k.vmovi(1)
-    for word in (0,) if broken else range(32):
-        k.smvcgc_vlr(k.constant(1), VLR)
-        k.vstw(ones, pointer + word)
-    k.smvcgc_vlr(k.constant(1 if broken else 0xFFFF), VLR)
+    _, pointer = filled(k, words=16 if broken else 32)
     k.vlddw(pointer + 0)
 
 
@@ -198,23 +193,36 @@ def source_in_array_memory(k: Builder, broken: bool = False) -> None:
 
 @rule("core 0's transfer on channel 1 ('scratch' to 'tile', ", "reads DDR at 'scratch' + 0 bytes")
 def source_in_ddr(k: Builder, broken: bool = False) -> None:
+    _copy_scratch(k, written=not broken)
+    if broken:
+        k.flush()
+        k.vadd(vector(30), 1)  # wrong too, but later
+
+
+@rule("core 0, cycle", "DMASTART", "reads DDR at 'scratch' + 0 bytes", cores=2)
+def source_in_ddr_that_no_core_writes(k: Builder, broken: bool = False) -> None:
+    with k.when_zero(k.scoreid()):
+        _copy_scratch(k, written=not broken)
+
+
+@rule("core 1, cycle", "DMASTART", "reads DDR at 'scratch' + 0 bytes", cores=2)
+def source_in_ddr_before_a_barrier(k: Builder, broken: bool = False) -> None:
+    with k.when(k.scoreid()):
+        _copy_scratch(k, written=not broken)
+    k.barrier()
+    if broken:
+        k.flush()
+        k.vadd(vector(30), 1)
+
+
+def _copy_scratch(k: Builder, written: bool) -> None:
     tile, _ = filled(k)
     scratch = k.ddr_buffer("scratch", VECTOR)
-    if not broken:
+    if written:
         start(k, row(tile), row(scratch), 0)
         k.wait(0)
     start(k, row(scratch), row(tile), 1)
     k.wait(1)
-
-
-@rule("core 1, cycle", "DMASTART", "reads DDR at 'scratch' + 0 bytes", cores=2)
-def source_in_ddr_that_no_core_writes(k: Builder, broken: bool = False) -> None:
-    tile, _ = filled(k)
-    with k.when(k.scoreid()):
-        source = k.ddr_buffer("scratch", VECTOR) if broken else k.input("x")
-        start(k, row(source), row(tile), 1)
-        k.wait(1)
-    k.barrier()
 
 
 # Stores that have not taken effect --------------------------------------------------------------
@@ -238,6 +246,17 @@ def load_that_overlaps_a_store(k: Builder, broken: bool = False) -> None:
     k.idle(2)
     with k.packet():
         k.vldw(pointer + (15 if broken else 16), vector(9))
+
+
+@rule("VLDW", "reads AM that was stored 3 cycles before")
+def load_after_two_stores(k: Builder, broken: bool = False) -> None:
+    _, pointer = filled(k, words=32)
+    for position in (0, 16):
+        with k.packet():
+            k.vstw(ONES, pointer + position)
+    k.idle(2)
+    with k.packet():
+        k.vldw(pointer + (16 if broken else 0), vector(9))
 
 
 @rule("VLDDW", "reads AM that was stored 2 cycles before")
