@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 from attrs import frozen
 
-from isa.operands import AddressKind, File, Kind, Operand, Register, VR, SVR, VRPair
+from isa.operands import SVR, VR, AddressKind, File, Kind, Operand, Register, VRPair
 
 
 class Unit(Enum):

@@ -1,4 +1,4 @@
-"""Hand-pinned software pipelines: every operation of a step gets its cycle, the loop overlaps steps.
+"""Hand-pinned software pipelines: each operation of a step has its cycle, and steps overlap.
 
 A step is written once as a flat schedule (operation, cycle); a new step begins every `interval`
 cycles. The pipeline emits the prologue that fills it, the loop that keeps it full, and the

@@ -246,7 +246,7 @@ class _Walk:
         self.pooling, self.block, self.k = pooling, block, pooling.k
         names = ("row bytes", "base", "position row", "position column", "rows left",
                  "columns left", "channel", "window row", "window column", "more", "address",
-                 "next pixels", "next run", "next row number", "next first", "next last")  # fmt: skip
+                 "next pixels", "next run", "next row", "next first", "next last")  # fmt: skip
         (self.row_bytes, self.base, self.top, self.left, self.rows_left, self.columns_left,
          self.channel, self.window_row, self.window_column, self.more, self.address, self.pixels,
          self.run, self.row_number, self.first, self.last) = (

@@ -33,8 +33,8 @@ def state_dtype(machine: Machine) -> np.dtype[Any]:
     """Return the record type for a machine: room for everything that can be in flight."""
     lanes = machine.vpu.lanes
     flying = [
-        ("due", "i8"), ("file", "i8"), ("index", "i8"), ("packet", "i8"), ("mask", "u4"),
-        ("scalar", "i8"), ("lanes", "u4", (lanes,)),
+        ("due", "i8"), ("file", "i8"), ("index", "i8"), ("packet", "i8"), ("port", "i8"),
+        ("mask", "u4"), ("scalar", "i8"), ("lanes", "u4", (lanes,)),
     ]  # fmt: skip
     capacity = 2 * (len(machine.issue.slots) + 1) * max(machine.latency.values())
     return np.dtype([

@@ -1,0 +1,81 @@
+"""A core stopped at any cycle and continued in another object ends in the same state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isa import Builder, Machine, Tensor, kernel, when_set
+from isa.operands import File, Register
+from simulator.chip import Chip
+from simulator.core import Core
+from simulator.numpy_values import quiet_floats
+from simulator.snapshot import export_state, import_state
+from simulator.state import Status
+
+
+@kernel(inputs=lambda p: {}, outputs=lambda p: {"z": Tensor((1,))})
+def mixed(k: Builder) -> None:
+    """Keep results of every latency in flight over a loop's branch."""
+    am = k.array_buffer("values", 4096)
+    pointer = k.point(k.vector_address("at"), am)
+    x, y, total = k.vmovi(1.5), k.vmovi(2.25), k.vmovi(0.0)
+    left = k.scalar_predicate("left")
+    k.smovi(5, left)
+    k.vstw(x, pointer + 0)
+    k.flush()
+    k.idle(4)
+    top = k.label("top")
+    with k.packet():
+        k.vfmulas32(x, y, total, total)
+        k.ssub(1, left, left)
+        k.vldw(pointer.post(1), x)
+    with k.packet():
+        k.sbr(top, when=when_set(left))
+        k.vmvcgc(total, Register(File.EXCHANGE, -1))
+    with k.packet():
+        k.svbcast(left, y)
+    k.idle(5)
+
+
+def fresh() -> Core:
+    machine = Machine.load()
+    return Chip(mixed().program(machine), machine).cores[0]
+
+
+def run_to_end(core: Core) -> Core:
+    with quiet_floats():
+        core.run(10_000)
+    assert core.status is Status.HALTED
+    return core
+
+
+END = run_to_end(fresh())
+
+
+@pytest.mark.parametrize("stop", range(1, END.cycle))
+def test_a_state_moves_to_another_core_at_any_cycle(stop: int) -> None:
+    first, second = fresh(), fresh()
+    with quiet_floats():
+        first.run(stop)
+    assert first.cycle == stop
+    second.array_memory.words[:] = first.array_memory.words
+    second.scalar_memory.words[:] = first.scalar_memory.words
+    import_state(second, export_state(first))
+    run_to_end(second)
+    np.testing.assert_array_equal(second.vectors, END.vectors)
+    np.testing.assert_array_equal(second.exchange, END.exchange)
+    assert (second.scalars, second.addresses, second.cycle) == (
+        END.scalars, END.addresses, END.cycle,
+    )  # fmt: skip
+    assert export_state(second).tobytes() == export_state(END).tobytes()
+
+
+def test_results_in_flight_are_part_of_the_record() -> None:
+    core = fresh()
+    counts = []
+    with quiet_floats():
+        for cycle in range(1, END.cycle):
+            core.run(cycle)
+            counts.append(int(export_state(core)["flying_count"]))
+    assert max(counts) > 16  # the exchange register's entries and a multiply-add at once
