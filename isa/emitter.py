@@ -14,6 +14,7 @@ from typing import Any
 from attrs import evolve
 
 import isa.instructions  # noqa: F401  (fills the registry)
+from isa.dependences import landings
 from isa.errors import unknown
 from isa.instruction import REGISTRY, Effect, Instruction
 from isa.machine import Machine
@@ -238,10 +239,10 @@ def with_slot(operation: Operation, slot: str) -> Operation:
 
 def operation_latency(operation: Operation, machine: Machine) -> int:
     """Return the cycles until the last effect of an operation can be used."""
-    entry = operation.instruction
-    if entry.effect is Effect.STORE:
-        return machine.latency["store"]
-    return entry.latency(machine.latency, operation.operands)
+    landed = [cycles for _, cycles in landings(operation, machine)]
+    if operation.instruction.effect is Effect.STORE:
+        landed.append(machine.latency["store"])
+    return max(landed, default=0)
 
 
 _METHODS = {entry.method: entry for entry in REGISTRY.values()}

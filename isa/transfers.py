@@ -54,7 +54,7 @@ class Transfers(ControlFlow):
     def argument(self, name: str, *per_core: int) -> Register:
         """Return a scalar register loaded with a 32-bit word that may differ between cores."""
         buffer = self.constants(name, *([value] for value in per_core))
-        register: Register = self.sldw(self.word(buffer), self.scalar(name), buffer=name)
+        register: Register = self.sldw(self.word(buffer), self.scalar(name), buffer=buffer.name)
         return register
 
     def word(self, buffer: Buffer, index: int = 0) -> Address:

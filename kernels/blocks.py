@@ -38,19 +38,20 @@ def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
     """Run the body for every block of this core, with the lane mask set; idle cores halt."""
     table = k.constants("blocks", *_table(split, k.cores))
     _halt_idle_cores(k, split)
-    pointer = k.scalar_address("block table")
-    k.point(pointer, table)
-    names = ("first sample", "samples", *(f"vector {v}" for v in range(split.vectors)))
-    values = [k.scalar(name) for name in names]
-    row_step = k.vector_offset("row step")
-    with k.loop("blocks", split.count):
-        for position, value in enumerate(values):
-            k.sldw(pointer + position, value)
-        with k.scope():
-            k.smvcgc_vlr(k.sldw(pointer + (FIELDS - 1)), Register(File.LANE_MASK))
-        k.sadda(4 * FIELDS, pointer, pointer)
-        k.smvaga(values[1], row_step)
-        yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_step)
+    with k.scope():
+        pointer = k.scalar_address("block table")
+        k.point(pointer, table)
+        names = ("first sample", "samples", *(f"vector {v}" for v in range(split.vectors)))
+        values = [k.scalar(name) for name in names]
+        row_step = k.vector_offset("row step")
+        with k.loop("blocks", split.count):
+            for position, value in enumerate(values):
+                k.sldw(pointer + position, value)
+            with k.scope():
+                k.smvcgc_vlr(k.sldw(pointer + (FIELDS - 1)), Register(File.LANE_MASK))
+            k.sadda(4 * FIELDS, pointer, pointer)
+            k.smvaga(values[1], row_step)
+            yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_step)
 
 
 def _halt_idle_cores(k: Builder, split: BatchSplit) -> None:

@@ -5,7 +5,8 @@ weight: load it into R, broadcast it to VR, multiply-add it to the image vectors
 8 outputs x 4 vectors, 16 x 2 or 16 x 1. With 4 or 2 vectors every packet of the steady state
 issues a multiply-add on all four VMACs; with 1 vector the two broadcasts a cycle are the limit.
 
-One step, 8 x 4, machine latencies as on FT-M7004 (cycle of the step; w0.. weights, x0.. vectors):
+When each operation issues follows from the machine's latencies and slots, see `Rhythm`. One step,
+8 x 4, as on FT-M7004 (cycle of the step; w0.. weights, x0.. vectors):
 
     0,2,4,6  SLDDW two weights          lands 6 later, just when it is broadcast
     2,3      VLDW x0 x1, then x2 x3     lands 8 later, just when it is first used
@@ -19,12 +20,10 @@ from attrs import frozen
 
 from isa import Builder
 from isa.allocation import RegisterBlock
+from isa.instruction import Unit
 from isa.machine import Machine
 from isa.operands import Register
-from kernels.pipeline import PinnedPipeline
-
-BROADCASTS = 2
-"""SVBCASTs a packet can issue, on SMAC1 and SMAC2."""
+from kernels.pipeline import PinnedPipeline, shortest_interval
 
 
 @frozen
@@ -39,10 +38,47 @@ class Tile:
         """Return the tile that keeps the VMACs busiest for 1, 2 or 4 vectors."""
         return Tile(8 if vectors == 4 else 16, vectors)
 
-    @property
-    def outputs_per_packet(self) -> int:
-        """Outputs that one packet multiplies."""
-        return min(BROADCASTS, max(1, 4 // self.vectors))
+
+@frozen
+class Rhythm:
+    """Cycles between the operations of a step on one machine; no register is overwritten in use."""
+
+    pair: int
+    """From a pair of weights to the next: two weight registers serve all pairs in turn."""
+    second: int
+    """From the first weight of a pair to the second."""
+    together: int
+    """Vectors of an image row that are loaded, and multiplied by a weight, in one packet."""
+    interval: int
+    """From step to step, the initiation interval."""
+
+    @staticmethod
+    def make(tile: Tile, machine: Machine) -> Rhythm:
+        """Return the fastest rhythm that the slots and latencies of the machine allow."""
+        multipliers, loads, broadcasts = (
+            len(machine.slots_of(unit)) for unit in (Unit.VMAC, Unit.VLDST, Unit.SMAC)
+        )
+        one_output = -(-tile.vectors // multipliers)
+        both = 2 * tile.vectors <= multipliers and broadcasts > 1
+        second = 0 if both else one_output
+        together = min(loads, multipliers)
+        one_weight = -(-tile.vectors // together)
+        latency = machine.latency
+        pair = max(second + one_output, one_weight, latency["address_update"])
+        interval = max(
+            tile.outputs // 2 * pair,
+            latency["vector_multiply_add_float"],
+            shortest_interval(machine),
+        )
+        return Rhythm(pair, second, together, interval)
+
+    def of_output(self, output: int) -> int:
+        """Return the cycles from the first multiply-add of a step to the first of an output."""
+        return output // 2 * self.pair + output % 2 * self.second
+
+    def of_vector(self, vector: int) -> int:
+        """Return the cycles by which a vector runs behind the first."""
+        return vector // self.together
 
 
 @frozen
@@ -57,13 +93,6 @@ class Operands:
     """Scalar address register, advanced by one row of the weight block a step."""
     weight_row: int
     """Words of a row of the weight block; even."""
-
-
-def interval(tile: Tile, machine: Machine) -> int:
-    """Return the initiation interval: the VMACs, the accumulators' latency, or the branch."""
-    latency = machine.latency
-    packets = -(-tile.outputs // tile.outputs_per_packet)
-    return max(packets, latency["vector_multiply_add_float"], latency["branch"] + 1)
 
 
 def multiply_steps(k: Builder, tile: Tile, registers: Operands, steps: Register) -> None:
@@ -87,26 +116,21 @@ def multiply_steps(k: Builder, tile: Tile, registers: Operands, steps: Register)
 def _pipeline(
     k: Builder, tile: Tile, registers: Operands, x: RegisterBlock, w: RegisterBlock, pair: Register
 ) -> PinnedPipeline:
-    latency = k.machine.latency
-    pipeline = PinnedPipeline(k, "inner product", interval(tile, k.machine))
+    latency, rhythm = k.machine.latency, Rhythm.make(tile, k.machine)
+    pipeline = PinnedPipeline(k, "inner product", rhythm.interval)
     first_use = max(latency["scalar_load"] + latency["broadcast"], latency["vector_load"])
     for v in range(tile.vectors):
-        load = first_use + _lag(v) - latency["vector_load"]
+        load = first_use + rhythm.of_vector(v) - latency["vector_load"]
         pipeline.at(load, _Load(k, registers, x, v))
     for o in range(tile.outputs):
-        use = first_use + o // tile.outputs_per_packet
+        use = first_use + rhythm.of_output(o)
         broadcast = use - latency["broadcast"]
         if o % 2 == 0:
             pipeline.at(broadcast - latency["scalar_load"], _Weights(k, tile, registers, pair, o))
         pipeline.at(broadcast, _Broadcast(k, pair, w, o))
         for v in range(tile.vectors):
-            pipeline.at(use + _lag(v), _Multiply(k, registers, x, w, o, v))
+            pipeline.at(use + rhythm.of_vector(v), _Multiply(k, registers, x, w, o, v))
     return pipeline
-
-
-def _lag(vector: int) -> int:
-    """Two vectors can be loaded a cycle, so the second two run one cycle behind."""
-    return vector // 2
 
 
 def _one_step(

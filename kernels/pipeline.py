@@ -13,14 +13,23 @@ from collections.abc import Callable
 from attrs import define, field
 
 from isa import Builder, when_set
+from isa.machine import Machine
 from isa.operands import Register
 
 Emit = Callable[[], object]
 
 
+def shortest_interval(machine: Machine) -> int:
+    """Return the cycles from counting a step down to the first cycle of the next one."""
+    return machine.latency["scalar_integer"] + machine.latency["branch"]
+
+
 @define
 class PinnedPipeline:
-    """A loop whose steps start every `interval` cycles (the initiation interval)."""
+    """A loop whose steps start every `interval` cycles (the initiation interval).
+
+    The interval is at least `shortest_interval`, so that a step counts down before it branches.
+    """
 
     k: Builder
     name: str
@@ -63,7 +72,7 @@ class PinnedPipeline:
     def _turn(self, cycle: int, left: Register, top: object) -> None:
         """Count down, and branch so that the delay slots end with the interval."""
         branch = self.interval - self.k.machine.latency["branch"]
-        if cycle == branch - 1:
+        if cycle == self.interval - shortest_interval(self.k.machine):
             self.k.ssub(1, left, left, slot="SIEU")
         if cycle == branch:
             self.k.sbr(top, when=when_set(left))

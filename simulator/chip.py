@@ -177,7 +177,7 @@ class Chip:
     def _forget(self, core: Core, request: TransferRequest) -> None:
         """Note, in a timing-only run, that words of SM now hold tensor data nobody knows."""
         plane, memory = request.destination, core.scalar_memory
-        if memory.holds(plane.first, plane.end) and core.unknown_words is not None:
+        if memory.holds(plane.first, plane.end):
             rows = np.arange(plane.rows)[:, None] * plane.stride + plane.address - memory.base
             words = rows // 4 + np.arange(plane.row_words)
             core.unknown_words.update(words.reshape(-1).tolist())

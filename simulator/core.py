@@ -58,14 +58,14 @@ class Core:
     ) -> None:
         self.number, self.program, self.machine = number, program, machine
         self.start, self.tracer, self.checker = start, tracer, checker
-        self.lanes = machine.vpu.lanes
+        self.lanes, self.timing_only = machine.vpu.lanes, timing_only
         self._reset_registers()
         self._reset_position()
         self.array_memory = Memory.make(
             "AM", machine.am.base, 0 if timing_only else machine.am.bytes
         )
         self.scalar_memory = Memory.make("SM", machine.sm.base, machine.sm.bytes)
-        self.unknown_words: set[int] | None = set() if timing_only else None
+        self.unknown_words: set[int] = set()
         self.vector_words = CoreVectorWords(self.lanes)
         self.scalar_words = CoreScalarWords(self)
         self.steps = [
@@ -147,7 +147,8 @@ class Core:
         if len(due) > 1:
             self._refuse_collisions(due)
         for write, value, lanes in due:
-            write.land(self, value, lanes)
+            if not (self.timing_only and write.has_lanes):
+                write.land(self, value, lanes)
             if self.checker is not None:
                 self.checker.landed(self, write)
         due.clear()
@@ -185,12 +186,12 @@ class Core:
 
     def _execute(self, step: Step) -> None:
         """Execute a step: gather, compute, and leave the results to land."""
+        if self.checker is not None:
+            self.checker.issue(self, step)
         if step.scalar_predicate >= 0:
             condition = known(self.scalars[step.scalar_predicate], "a predicate")
             if (condition != 0) == step.negated:
                 return
-        if self.checker is not None:
-            self.checker.issue(self, step)
         lanes = self._enabled_lanes(step) if step.mask else None
         if step.vmacs:
             width = self.lanes if lanes is None else int(lanes.sum())
@@ -211,7 +212,7 @@ class Core:
     def _compute(self, step: Step, values: list[Any]) -> Any:
         """Call the semantics; a timing-only run leaves out vectors and what depends on data."""
         words: Any = self.vector_words if step.vector else self.scalar_words
-        if self.unknown_words is not None and (step.vector or any(_is_unknown(v) for v in values)):
+        if self.timing_only and (step.vector or any(_is_unknown(v) for v in values)):
             return self._compute_unknown(step, words, values)
         result = step.semantics(words, *values)
         if isinstance(result, np.ndarray) and result.base is not None:
@@ -238,7 +239,7 @@ class Core:
 
     def _enabled_lanes(self, step: Step) -> Any:
         """Return the lanes that VLR and the lane predicate enable: None for all of them."""
-        if step.lane_predicate < 0 or self.unknown_words is not None:
+        if step.lane_predicate < 0 or self.timing_only:
             return self.enabled
         lanes = (self.vectors[step.lane_predicate] == 0) == step.negated
         return lanes if self.enabled is None else lanes & self.enabled
@@ -253,13 +254,12 @@ class Core:
         for step, memory, where, value in stores:
             if self.checker is not None:
                 self.checker.store(self, step, memory, where)
-            if self.unknown_words is not None and memory is self.scalar_memory:
+            if self.timing_only and memory is self.scalar_memory:
                 self._note_unknown(where.start, value)
             if value is not UNKNOWN and len(memory.words):
                 memory.words[where] = value
 
     def _note_unknown(self, index: int, value: Any) -> None:
-        assert self.unknown_words is not None
         if value is UNKNOWN:
             self.unknown_words.add(index)
         else:
@@ -292,7 +292,7 @@ class Core:
         """Stop after this packet: wait for a channel, wait at a barrier, or halt."""
         if self.status is not Status.RUNNING:
             raise SimulationError("a packet blocks its core twice")
-        self.status, self.channel = status, channel
+        self.status, self.channel, self.blocked_packet = status, channel, self.packet
 
     def resume(self, cycle: int, cause: str, transfer: int = -1) -> None:
         """Go on at `cycle`, or at once if that is past; book the wait."""
@@ -312,14 +312,12 @@ class Core:
 
     def exchange_entry(self, index: int) -> Any:
         """Return an exchange entry as a scalar, sign-extended; unknown when nothing computes it."""
-        if self.unknown_words is not None:
+        if self.timing_only:
             return UNKNOWN
         return self.scalar_words.low_word(int(self.exchange[index]))
 
     def put(self, target: Register, value: Any, lanes: Any) -> None:
         """Store a value that lands in one register of any file."""
-        if value is UNKNOWN and target.file in (File.VECTOR, File.EXCHANGE):
-            return
         if target.file is File.VECTOR:
             if lanes is None:
                 self.vectors[target.index] = value

@@ -42,12 +42,13 @@ Get = Callable[["Core"], Any]
 class Write:
     """Results on their way to registers: `land` puts them there."""
 
-    __slots__ = ("packet", "ports", "targets")
+    __slots__ = ("has_lanes", "packet", "ports", "targets")
 
     def __init__(
         self, targets: tuple[Register, ...], packet: int, ports: tuple[str, ...] = ()
     ) -> None:
         self.targets, self.packet, self.ports = targets, packet, ports
+        self.has_lanes = targets[0].file in (File.VECTOR, File.EXCHANGE)
 
     def land(self, core: Core, value: Any, lanes: Any) -> None:
         """Store the value; `lanes` is None for all lanes, else the enabled ones (bool)."""

@@ -31,7 +31,7 @@ class ScalarReference:
         index = memory.index(self.address + 4 * word, 1)
         if core.checker is not None:
             core.checker.load(core, self.step, memory, index, index + 1)
-        if core.unknown_words is not None and index in core.unknown_words:
+        if index in core.unknown_words:
             return UNKNOWN
         return int(memory.words[index])
 

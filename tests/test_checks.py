@@ -166,7 +166,7 @@ def lanes_that_were_masked(k: Builder, broken: bool = False) -> None:
     k.smvcgc_vlr(k.constant(0xFF), VLR)
     k.vstw(ones, pointer + 0)
     if broken:
-        k.smvcgc_vlr(k.constant(0xFFFF), VLR)
+        k.smvcgc_vlr(k.constant(0x1FF), VLR)
     k.vldw(pointer + 0)
 
 

@@ -61,6 +61,14 @@ def load_beside_the_wait(k: Builder, broken: bool = False) -> None:
     k.vldw(pointer + 0)
 
 
+@rule("race: reads AM at 'tile' + 28 bytes", "('x' to 'tile', ", "wait for channel 0 first")
+def load_beside_columns_that_arrive(k: Builder, broken: bool = False) -> None:
+    tile, pointer = filled(k, words=32)
+    start(k, row(k.input("x")), Plane(tile.address, 2, 8, 96), 0)  # words 0-7 and 24-31
+    k.vldw(pointer + (7 if broken else 8))
+    k.wait(0)
+
+
 @rule(
     "race: VSTW",
     "writes AM at 'tile' + 32 bytes",

@@ -188,9 +188,15 @@ def operations(draw: st.DrawFn, entries: Sequence[Instruction]) -> Operation:
 
 LEFT_OUT = (Effect.BRANCH, Effect.HALT, Effect.IDLE)
 ORDINARY = [entry for entry in REGISTRY.values() if entry.effect not in LEFT_OUT]
-SCALAR_MEMORY = [REGISTRY[name] for name in ("SLDW", "SSTW", "SLDDW", "SSTDW", "SADDA")]
-VECTOR_MEMORY = [REGISTRY[name] for name in ("VLDW", "VSTW", "VLDDW", "VSTDW", "SADDA")]
-ONE_UNIT = [REGISTRY[name] for name in ("VFMULAS32", "VFADDS32", "VFMULS32", "VMULIS32")]
+FAMILIES = [
+    [REGISTRY[name] for name in names.split()]
+    for names in (
+        "SLDW SSTW SLDDW SSTDW SADDA",
+        "VLDW VSTW VLDDW VSTDW SADDA",
+        "SLDW SSTW VLDW VSTW DMASTART DMAWAIT BARRIER",
+        "VFMULAS32 VFADDS32 VFMULS32 VMULIS32 VMOV SMVCGC_VLR",
+    )
+]
 ENDINGS: list[list[Operation]] = [
     [],
     [Operation(REGISTRY["HALT"], ())],
@@ -203,9 +209,11 @@ ENDINGS: list[list[Operation]] = [
 @st.composite
 def blocks(draw: st.DrawFn) -> list[Operation]:
     # few instructions in one block, so that they meet often
-    some = st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=5)
-    entries = draw(some | st.sampled_from([SCALAR_MEMORY, VECTOR_MEMORY, ONE_UNIT]))
-    body = draw(st.lists(operations(entries), max_size=25))
+    some = st.lists(st.sampled_from(ORDINARY), min_size=2, max_size=6)
+    entries = draw(some | st.sampled_from(FAMILIES))
+    # a drawn length is spread evenly; lists by themselves stay short
+    length = draw(st.integers(0, 30))
+    body = draw(st.lists(operations(entries), min_size=length, max_size=length))
     block = body + draw(st.sampled_from(ENDINGS))
     return [evolve(o, origin=Origin("kernel.py", line)) for line, o in enumerate(block)]
 
