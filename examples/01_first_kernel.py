@@ -85,7 +85,7 @@ def pinned_loop(
     for the next turn; that lands in cycles 8-11, after the stores of 6-9 have read the old sums.
     """
     step = k.machine.vpu.lanes
-    values, sums = k.vector("value", TOGETHER), k.vector("sum", TOGETHER)
+    values, sums = k.vectors("value", TOGETHER), k.vectors("sum", TOGETHER)
     more = k.scalar_predicate("further turns")
     k.constant(turns - 1, more)
     for v in range(TOGETHER):

@@ -96,9 +96,9 @@ class Emitter(Storage):
     def _fresh(self, kind: type[Kind], entry: Instruction) -> Register:
         name = f"result of {entry.name}"
         if kind is R:
-            return self.one_scalar(name)
+            return self.scalar(name)
         if kind is VR:
-            return self.one_vector(name)
+            return self.vector(name)
         if kind is RPair:
             return self.scalar_pair(name)
         if kind is VRPair:

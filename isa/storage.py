@@ -88,29 +88,36 @@ class Storage:
     def flush(self) -> None:
         """End the current stretch of scheduled operations."""
 
-    def _take(self, file: File, name: str, shape: tuple[int, ...], candidates: list[int]) -> Any:
+    def _take(self, file: File, name: str, count: int, candidates: list[int]) -> list[Register]:
         try:
-            taken = self.registers.take(file, name, prod(shape), candidates)
+            taken = self.registers.take(file, name, count, candidates)
         except KernelError as error:
             raise self.error(str(error)) from None
         self._scopes[-1] += taken
-        return RegisterBlock(name, taken, shape) if shape else taken[0]
+        return taken
 
-    def scalar(self, name: str, *shape: int) -> Any:
-        """Take one scalar register, or a block of that shape."""
-        return self._take(File.SCALAR, name, shape, self.registers.general(File.SCALAR))
+    def _one(self, file: File, name: str, candidates: list[int]) -> Register:
+        return self._take(file, name, 1, candidates)[0]
 
-    def vector(self, name: str, *shape: int) -> Any:
-        """Take one vector register, or a block of that shape."""
-        return self._take(File.VECTOR, name, shape, self.registers.general(File.VECTOR))
+    def _registers(self, file: File, name: str, shape: tuple[int, ...]) -> RegisterBlock:
+        taken = self._take(file, name, prod(shape), self.registers.general(file))
+        return RegisterBlock(name, taken, shape)
 
-    def one_scalar(self, name: str) -> Register:
+    def scalar(self, name: str) -> Register:
         """Take one scalar register."""
         return self._one(File.SCALAR, name, self.registers.general(File.SCALAR))
 
-    def one_vector(self, name: str) -> Register:
+    def scalars(self, name: str, *shape: int) -> RegisterBlock:
+        """Take a block of scalar registers of that shape."""
+        return self._registers(File.SCALAR, name, shape)
+
+    def vector(self, name: str) -> Register:
         """Take one vector register."""
         return self._one(File.VECTOR, name, self.registers.general(File.VECTOR))
+
+    def vectors(self, name: str, *shape: int) -> RegisterBlock:
+        """Take a block of vector registers of that shape."""
+        return self._registers(File.VECTOR, name, shape)
 
     def scalar_predicate(self, name: str) -> Register:
         """Take a scalar register that can predicate instructions; R0 serves the builder's loops."""
@@ -136,10 +143,6 @@ class Storage:
     def scalar_offset(self, name: str) -> Register:
         """Take one of OR8-OR15."""
         return self._one(File.OFFSET, name, list(halves(vector=False)))
-
-    def _one(self, file: File, name: str, candidates: list[int]) -> Register:
-        register: Register = self._take(file, name, (), candidates)
-        return register
 
     def scalar_pair(self, name: str) -> Register:
         """Take an even/odd pair of scalar registers; return the even one."""

@@ -143,7 +143,7 @@ class _Elementwise:
     def _clip_vectors(self, read: Register, write: Register, zero: Register, count: int) -> None:
         k, step = self.k, self.k.machine.vpu.lanes
         with k.scope():
-            values = k.vector("value", count)
+            values = k.vectors("value", count)
             for value in values:
                 k.vldw(read.post(step), value)
             for value in values:

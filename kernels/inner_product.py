@@ -98,8 +98,8 @@ class Operands:
 def multiply_steps(k: Builder, tile: Tile, registers: Operands, steps: Register) -> None:
     """Add `steps` products to every accumulator; a scalar register holds the count, 0 allowed."""
     with k.scope():
-        x = k.vector("image", tile.vectors)
-        w = k.vector("weight", 2)
+        x = k.vectors("image", tile.vectors)
+        w = k.vectors("weight", 2)
         pair = k.scalar_pair("weights")
         left = k.scalar_predicate("steps left")
         pipeline = _pipeline(k, tile, registers, x, w, pair)

@@ -176,7 +176,7 @@ class _BlockPooling:
         self, image: Register, value: Register, index: Register, row: Register, starting: bool
     ) -> None:
         k, vectors = self.k, self.pooling.split.vectors
-        best, where = k.vector("largest", vectors), k.vector("its row", vectors)
+        best, where = k.vectors("largest", vectors), k.vectors("its row", vectors)
         pointers = [k.vector_address("pixels") for _ in range(vectors)]
         place = k.vector_address("result")
         for v, offset in enumerate(self.block.offsets):

@@ -37,7 +37,7 @@ class TileLoop:
         self.row_bytes, self.relu = row_bytes, relu
         tile = blocking.tile
         self.sums, self.bias = k.scalar("sums of tile"), k.scalar("biases of tile")
-        self.accumulators = k.vector("sum", tile.outputs, tile.vectors)
+        self.accumulators = k.vectors("sum", tile.outputs, tile.vectors)
         self.image_pointers = tuple(k.vector_address("image") for _ in range(tile.vectors))
         self.sum_pointers = tuple(k.vector_address("sums") for _ in range(tile.vectors))
         self.weight_pointer = k.scalar_address("weights")

@@ -339,13 +339,17 @@ class Core:
 
     def _refuse_collisions(self, due: list[tuple[Write, Any, Any]]) -> None:
         """Refuse two results in one register, or from one unit, in the same cycle."""
-        seen: dict[Any, tuple[Write, Any]] = {}
+        seen: dict[Any, list[tuple[Write, Any]]] = {}
         rule = self.machine.issue.one_result_per_unit
         for write, _, lanes in due:
-            for key in (*write.targets, *(write.ports if rule else ())):
-                if key in seen and _lanes_meet(key, seen[key], (write, lanes)):
-                    raise SimulationError(self._collision(key, seen[key][0], write))
-                seen[key] = (write, lanes)
+            # lane predicates are unknown where no lanes are computed
+            targets = () if self.timing_only and write.has_lanes else write.targets
+            for key in (*targets, *(write.ports if rule else ())):
+                earlier = seen.setdefault(key, [])
+                for other in earlier:
+                    if _lanes_meet(key, other, (write, lanes)):
+                        raise SimulationError(self._collision(key, other[0], write))
+                earlier.append((write, lanes))
 
     def _collision(self, key: Any, first: Write, second: Write) -> str:
         places = [self.program.packets[w.packet].origin for w in (first, second)]

@@ -80,7 +80,7 @@ def _in_flight(core: Core) -> list[dict[str, Any]]:
 def _entry(core: Core, target: Register, value: Any, lanes: Any) -> dict[str, Any]:
     mask = (1 << core.lanes) - 1
     if lanes is not None:
-        mask = sum(1 << lane for lane in np.flatnonzero(lanes))
+        mask = sum(1 << int(lane) for lane in np.flatnonzero(lanes))
     entry = {"file": FILE_CODES[target.file], "index": target.index, "mask": mask}
     if isinstance(value, np.ndarray):
         return {**entry, "lanes": value}

@@ -37,6 +37,8 @@ def op(name: str, *operands: Any, slot: str = "", when: Predicate | None = None)
 
 HALT, SNOP_6, SBR = op("HALT"), op("SNOP", 6), op("SBR", TOP)
 ADD = op("VFADDS32", V[1], V[2], V[3])
+MOVE_IF = op("SMOV", R[4], R[3], when=IF)
+MOVE_UNLESS = op("SMOV", R[5], R[3], slot="SIEU", when=UNLESS)
 
 
 def program(*packets: Operation | Sequence[Operation], **fields: Any) -> Program:
@@ -149,8 +151,7 @@ BAD = {
     ),
     "two results at once under unrelated predicates": (
         program(
-            [op("SMOV", R[4], R[3], when=IF)]
-            + [op("SMOV", R[5], R[3], slot="SIEU", when=Predicate(R[1], negated=True))],
+            [MOVE_IF, evolve(MOVE_UNLESS, predicate=Predicate(R[1], negated=True))],
             HALT,
         ),
         "R3 gets 2 results in one cycle",
@@ -256,9 +257,11 @@ GOOD = {
     "branch with delay slots": program(op("SMOVI", 3, R[1]), SBR, SNOP_6, HALT),
     "delay slots end the program": program(HALT, op("SBR", R[1]), ADD, op("SNOP", 5)),
     "complementary predicates": program(
-        [op("SMOV", R[4], R[3], when=IF), op("SMOV", R[5], R[3], slot="SIEU", when=UNLESS)]
-        + [op("VMOV", V[4], V[3], when=IF_LANE)]
-        + [op("VMOV", V[5], V[3], slot="VIEU", when=UNLESS_LANE)],
+        [MOVE_IF, MOVE_UNLESS],
+        [
+            op("VMOV", V[4], V[3], when=IF_LANE),
+            op("VMOV", V[5], V[3], slot="VIEU", when=UNLESS_LANE),
+        ],
         HALT,
     ),
     "complementary stores": program(
@@ -282,7 +285,7 @@ GOOD = {
     "a SNOP up to the branch point": program(SBR, op("SNOP", 5), ADD, HALT),
     "a branch behind delay slots": program(SBR, SNOP_6, SBR, SNOP_6, HALT),
     "a predicated branch may be followed": program(
-        op("SBR", TOP, when=IF), op("SBR", TOP, when=UNLESS), SNOP_6, HALT
+        op("SBR", TOP, when=IF), op("SBR", TOP, when=UNLESS), op("SNOP", 5), op("SNOP", 1), HALT
     ),
     "HALT within delay slots": program(SBR, HALT, op("SNOP", 9), HALT),
     "AM reused by scopes": program(

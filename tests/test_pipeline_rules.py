@@ -10,12 +10,11 @@ import pytest
 from attrs import evolve
 
 from isa import Builder, unless, when_set
+from isa.operands import Register
 from tests.micro_programs import (
     AM,
-    AM_END,
     AR,
     LANES,
-    MACHINE,
     VLR,
     VR,
     Bench,
@@ -85,7 +84,7 @@ def test_a_branch_to_a_register() -> None:
 def test_calls_return_behind_themselves() -> None:
     # a call: SMOVI and SBR t=0, SNOP 6; the routine: SADD and SBR t=7, SNOP 6; 14 cycles each
     def body(k: Builder) -> None:
-        routine, link = k.new_label("routine"), k.one_scalar("link")
+        routine, link = k.new_label("routine"), k.scalar("link")
         k.call(routine, link)
         k.call(routine, link)
         k.halt()
@@ -238,8 +237,9 @@ def test_an_operation_that_is_predicated_off_faults_nothing_and_moves_nothing() 
             k.sbr(R[9], when=when_set(R[0]))
         with k.packet():
             k.dmawait(R[9], when=when_set(R[0]))
+        k.idle(4)
         one(k, "vfadds32", VR[1], VR[2], VR[3], when=when_set(R[0]))
-        k.idle(8)
+        k.idle(2)
 
     bench = Bench(body)
     bench[R[9]] = 99
@@ -291,45 +291,6 @@ def test_the_lane_mask_is_the_one_at_issue() -> None:
     assert bench.floats(VR[2]) == [4.0] * 8 + [0.0] * 8
 
 
-@pytest.mark.parametrize("by", ["lane mask", "predicate"])
-def test_a_masked_lane_cannot_fault(by: str) -> None:
-    # only lanes 0-7 lie inside AM; with all lanes the access is 32 bytes too long
-    def body(k: Builder, masked: bool) -> None:
-        when = {"when": when_set(VR[1])} if masked and by == "predicate" else {}
-        with k.packet():
-            k.vldw(AR[0] + 0, VR[10], **when)
-            k.vstw(VR[5], AR[1] + 0, **when)
-        k.idle(8)
-
-    for masked in (True, False):
-        bench = Bench(lambda k, masked=masked: body(k, masked))
-        if masked and by == "lane mask":
-            bench[VLR] = 0x00FF
-        bench[VR[1]] = [1] * 8 + [0] * 8
-        bench[VR[5]], bench[VR[10]] = 5, 9
-        bench[AR[0]] = bench[AR[1]] = AM_END - 32
-        bench.place(AM_END - 32, range(8))
-        if masked:
-            bench.run()
-            assert bench[VR[10]] == [*range(8), *[9] * 8]
-            assert bench.words(AM_END - 32, 8) == [5] * 8
-        else:
-            expected = "64 bytes at 0x400bffe0 are outside AM (0x40000000 to 0x400bffff)"
-            assert expected in bench.failure()
-
-
-def test_no_lane_at_all_cannot_fault() -> None:
-    def body(k: Builder) -> None:
-        with k.packet():
-            k.vldw(AR[0] + 0, VR[10])
-            k.vstdw(VR[4], AR[1] + 0)
-        k.idle(8)
-
-    bench = Bench(body)
-    bench[VLR], bench[AR[0]], bench[AR[1]] = 0, 1, 2
-    bench.run()
-
-
 # Collisions -------------------------------------------------------------------------------------
 
 
@@ -347,11 +308,9 @@ def product_across_a_branch(k: Builder, target: int, wait: int = 1, slot: str = 
 
 def test_two_results_in_one_register_across_a_branch() -> None:
     message = Bench(lambda k: product_across_a_branch(k, 9, slot="VMAC2")).failure()
-    line = product_across_a_branch.__code__.co_firstlineno + 8
-    assert "core 0, cycle 12" in message
+    assert "core 0, cycle 12, packet 5: SNOP 8" in message
     assert "two results land in VR9 in the same cycle: of packet 2 (" in message
     assert "and packet 4 (" in message
-    assert line  # the lines are those of `one`
     Bench(lambda k: product_across_a_branch(k, 9, wait=2, slot="VMAC2")).run()
 
 
@@ -361,3 +320,92 @@ def test_two_results_of_one_unit_across_a_branch() -> None:
     Bench(lambda k: product_across_a_branch(k, 10, slot="VMAC2")).run()
     many_ports = machine("issue.one_result_per_unit=false")
     Bench(lambda k: product_across_a_branch(k, 10), many_ports).run()
+
+
+def test_collisions_on_a_straight_way_are_refused() -> None:
+    def body(k: Builder, target: Register, slot: str) -> None:
+        one(k, "smulis", R[4], R[5], R[9], slot="SMAC1")  # lands t=3
+        k.idle(1)
+        one(k, "smovi", 1, target, slot=slot)  # t=2, lands t=3
+
+    message = refusal(lambda k: body(k, R[9], "SIEU"))
+    assert "packet 2: SMOVI 1, R9: R9 gets 2 results in one cycle, 1 can land" in message
+    message = refusal(lambda k: body(k, R[8], "SMAC1"))
+    assert "packet 2: SMOVI.M1 1, R8: SMAC1 gives 2 results in one cycle, it has 1" in message
+    program(lambda k: body(k, R[8], "SIEU"))
+
+
+def test_two_moves_of_one_pointer_in_a_packet_are_refused() -> None:
+    def body(k: Builder) -> None:
+        with k.packet():
+            k.vldw(AR[0].post(16), VR[4])
+            k.vldw(AR[0].post(16), VR[5])
+
+    assert "AR0 gets 2 results in one cycle" in refusal(body)
+
+
+@pytest.mark.parametrize(("first", "second", "collide"), [(1, 1, True), (1, 0, False)])
+def test_collisions_of_predicated_operations(first: int, second: int, collide: bool) -> None:
+    # products of t=0 land at t=3 with the moves of t=2; R1 and R2 say which happen
+    def body(k: Builder) -> None:
+        one(k, "smulis", R[4], R[5], R[9], when=when_set(R[1]))
+        k.idle(1)
+        one(k, "smovi", 1, R[9], when=when_set(R[2]), slot="SIEU")
+        k.idle(2)
+
+    bench = Bench(body)
+    bench[R[1]], bench[R[2]], bench[R[4]], bench[R[5]] = first, second, 6, 7
+    if collide:
+        assert "two results land in R9 in the same cycle" in bench.failure()
+    else:
+        bench.run()
+        assert bench[R[9]] == 42
+
+
+def opposite(k: Builder) -> None:
+    with k.packet():
+        k.smovi(1, R[9], when=when_set(R[1]))
+        k.smovi(2, R[9], when=unless(R[1]))
+        k.vmovi(1, VR[9], when=when_set(VR[1]))
+        k.vmovi(2, VR[9], when=unless(VR[1]))
+        k.vldw(AR[0] + 0, VR[8], when=when_set(VR[0]))
+        k.vldw(AR[0] + 16, VR[8], when=unless(VR[0]))
+    k.idle(8)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_opposite_predicates_may_write_one_register(value: int) -> None:
+    bench = Bench(opposite)
+    bench[R[1]] = value
+    bench[VR[0]] = bench[VR[1]] = [lane % 2 for lane in LANES]
+    bench.place(AM, range(32))
+    bench.run()
+    assert bench[R[9]] == (1 if value else 2)
+    assert bench[VR[9]] == [2, 1] * 8
+    assert bench[VR[8]] == [lane if lane % 2 else 16 + lane for lane in LANES]
+
+
+def test_opposite_lane_predicates_in_a_timing_only_run() -> None:
+    # t=0, SNOP 8, HALT t=9
+    assert Bench(opposite, timing_only=True).run().cycles == 10
+
+
+@pytest.mark.parametrize("third", ["meets the first", "meets none"])
+def test_three_results_by_lanes(third: str) -> None:
+    # sums of t=0 land at t=3: lanes 0-7 and, not, lanes 8-15; the move of t=2 meets the former
+    def body(k: Builder) -> None:
+        with k.packet():
+            k.vfadds32(VR[4], VR[5], VR[9], when=when_set(VR[0]))
+            k.vfadds32(VR[4], VR[5], VR[9], when=unless(VR[0]))
+        k.idle(1)
+        one(k, "vmovi", 1, VR[9], when=when_set(VR[1]), slot="VIEU")
+        k.idle(2)
+
+    bench = Bench(body)
+    bench[VLR] = 0x00FF
+    bench[VR[0]] = 1
+    bench[VR[1]] = [int(third == "meets the first")] * 16
+    if third == "meets the first":
+        assert "two results land in VR9 in the same cycle" in bench.failure()
+    else:
+        bench.run()
