@@ -162,10 +162,11 @@ class Emitter(Storage):
         return label
 
     def new_label(self, name: str) -> Label:
-        """Make a label to be placed later."""
-        unique, number = name, 2
+        """Make a label to be placed later; spaces become underscores."""
+        plain = name.replace(" ", "_")
+        unique, number = plain, 2
         while unique in self._labels:
-            unique, number = f"{name}_{number}", number + 1
+            unique, number = f"{plain}_{number}", number + 1
         self._labels[unique] = -1
         return Label(unique)
 

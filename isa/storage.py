@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from itertools import count
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from isa.allocation import MemoryPool, RegisterBlock, RegisterPool, halves
 from isa.errors import KernelError

@@ -17,7 +17,7 @@ from isa.errors import SimulationError
 from isa.instruction import Effect
 from isa.machine import Machine
 from isa.operands import File, Register
-from isa.program import Operation, Program
+from isa.program import Program
 from simulator.banks import bank_conflict_cycles
 from simulator.decode import Step, Write, decode_packet, update_amount
 from simulator.memory import Memory
@@ -376,12 +376,11 @@ def _lanes_meet(key: Any, first: tuple[Write, Any], second: tuple[Write, Any]) -
 def _refuse_overlapping(stores: list[tuple[Step, Memory, Any, Any]]) -> None:
     """Refuse two stores of one packet that touch the same word."""
     touched: dict[int, set[int]] = {}
-    owners: dict[int, Operation] = {}
-    for step, memory, where, _ in stores:
-        words = np.arange(len(memory.words))[where] if isinstance(where, slice) else where
+    for _, memory, where, _ in stores:
+        words = (
+            range(where.start, where.stop, where.step or 1) if isinstance(where, slice) else where
+        )
         already = touched.setdefault(id(memory), set())
-        new = {int(word) for word in words}
-        if already & new and owners.get(id(memory)) is not step.operation:
+        if not already.isdisjoint(words):
             raise SimulationError("two stores of one packet overlap")
-        already |= new
-        owners[id(memory)] = step.operation
+        already.update(int(word) for word in words)
