@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from isa.allocation import ALIGNMENT
+from isa.errors import KernelError
 from isa.machine import Machine
+from kernels.blocks import table_bytes
 from kernels.columns import BatchSplit
 from kernels.inner_product import Tile
 from kernels.window import Extent
 
 RESERVED_SCALAR_BYTES = 8192
-"""SM kept for descriptors, block tables and constants."""
+"""SM kept for descriptors, block tables and constants; long tables take more."""
+
+WEIGHT_WORDS = 16
+"""A weight buffer is a multiple of so many words."""
 
 
 @frozen
@@ -88,13 +94,21 @@ class Blocking:
 
     @staticmethod
     def choose(shape: Shape, split: BatchSplit, machine: Machine) -> Blocking:
-        """Fit the largest chunk first, then the largest weight block, then the largest group."""
+        """Fit the largest chunk first, then the largest weight block, then the largest group.
+
+        Raise KernelError if AM or SM cannot hold the smallest of each.
+        """
         tile = Tile.for_vectors(split.vectors)
         row_bytes = 4 * split.largest
+        free_scalar = machine.sm.bytes - _reserved(split)
+        _check_room(tile, split, machine)
         tiles = -(-shape.outputs // tile.outputs)
-        group_tiles = _clamp(machine.am.bytes // 4 // (tile.outputs * row_bytes), tiles)
-        weight_words = _weight_words(machine, group_tiles * tile.outputs)
-        image_rows = (machine.am.bytes // 2 - group_tiles * tile.outputs * row_bytes) // row_bytes
+        in_array = machine.am.bytes // 4 // (tile.outputs * row_bytes)
+        in_scalar = free_scalar // 4 // (tile.outputs * 4)
+        group_tiles = _clamp(min(in_array, in_scalar), tiles)
+        group_outputs = group_tiles * tile.outputs
+        weight_words = _weight_words(free_scalar, group_outputs)
+        image_rows = _image_rows(machine, group_outputs, row_bytes)
         window_rows, piece = _cut_window(shape, min(image_rows, weight_words // tile.outputs))
         block_tiles = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
         blocks = -(-tiles // block_tiles)
@@ -103,10 +117,45 @@ class Blocking:
         return Blocking(tile, window_rows, piece, block_tiles, blocks, group)
 
 
-def _weight_words(machine: Machine, group_outputs: int) -> int:
-    """Words of one of the two weight buffers, beside the biases of a group."""
-    free = machine.sm.bytes - RESERVED_SCALAR_BYTES - 4 * group_outputs
-    return free // 8 // 16 * 16
+def _reserved(split: BatchSplit) -> int:
+    """Return the bytes of SM that are not for weights and biases; images may need two tables."""
+    return max(RESERVED_SCALAR_BYTES, 1024 + 2 * table_bytes(split))
+
+
+def _check_room(tile: Tile, split: BatchSplit, machine: Machine) -> None:
+    """Refuse a machine whose memories do not hold one tile, one image row and one weight row."""
+    array = _array_bytes(1, tile.outputs, 4 * split.largest)
+    if array > machine.am.bytes:
+        raise KernelError(
+            f"AM has {machine.am.bytes:,} bytes, {array:,} are needed: one image row and "
+            f"{tile.outputs} rows of sums for {split.largest} samples, twice; use a larger "
+            "am.bytes or a smaller batch"
+        )
+    weights = 4 * tile.outputs + 8 * WEIGHT_WORDS
+    scalar = _reserved(split) + weights
+    if scalar > machine.sm.bytes:
+        raise KernelError(
+            f"SM has {machine.sm.bytes:,} bytes, {scalar:,} are needed: {_reserved(split):,} for "
+            f"descriptors and block tables, {weights} for weights and biases of one tile; use a "
+            "larger sm.bytes"
+        )
+
+
+def _array_bytes(image_rows: int, outputs: int, row_bytes: int) -> int:
+    """Return the bytes of AM of two chunks and, behind them, of two groups of sums."""
+    images = -(-2 * image_rows * row_bytes // ALIGNMENT) * ALIGNMENT
+    return images + 2 * outputs * row_bytes
+
+
+def _image_rows(machine: Machine, outputs: int, row_bytes: int) -> int:
+    """Return the image rows of the largest chunk that leaves room for the sums."""
+    images = (machine.am.bytes - 2 * outputs * row_bytes) // ALIGNMENT * ALIGNMENT
+    return images // (2 * row_bytes)
+
+
+def _weight_words(free: int, group_outputs: int) -> int:
+    """Return the words of one of the two weight buffers, beside the biases of a group."""
+    return (free - 4 * group_outputs) // 8 // WEIGHT_WORDS * WEIGHT_WORDS
 
 
 def _cut_window(shape: Shape, limit: int) -> tuple[int, int]:

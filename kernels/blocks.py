@@ -19,6 +19,11 @@ FIELDS = 7
 """Words of a block in the table: first sample, samples, four vector offsets in bytes, lane mask."""
 
 
+def table_bytes(split: BatchSplit) -> int:
+    """Return the bytes of SM that the table of a core's blocks takes."""
+    return 4 * FIELDS * split.count
+
+
 @frozen
 class DeviceBlock:
     """Registers of the block being worked on."""

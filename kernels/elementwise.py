@@ -52,6 +52,11 @@ class _Elementwise:
         self.starts[-1] = words
         largest = max(end - start for start, end in zip(self.starts, self.starts[1:], strict=False))
         fit = k.machine.am.bytes // 8 // lanes * lanes
+        if fit < 1:
+            raise k.error(
+                f"AM has {k.machine.am.bytes} bytes, {8 * lanes} are needed: a vector, twice; use "
+                "a larger am.bytes"
+            )
         self.piece = min(fit, -(-largest // lanes) * lanes)
         buffer = k.array_buffer("pieces", 8 * self.piece)
         plain = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))

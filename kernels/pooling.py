@@ -16,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from isa import Builder, unless, when_set
+from isa.allocation import ALIGNMENT
 from isa.descriptor import Plane, TransferRequest
 from isa.operands import Register
 from isa.program import Buffer
@@ -24,7 +25,7 @@ from kernels.columns import BatchSplit
 from kernels.streams import Stream
 
 UNROLLED = 16
-"""Window pixels of a piece; pieces of narrower windows are unrolled."""
+"""Most window pixels of a piece; a window of one piece a row is unrolled."""
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -66,15 +67,34 @@ class Pooling:
 
     @property
     def piece(self) -> int:
-        """Pixels of a window row that arrive together."""
-        return min(self.size[1], UNROLLED)
+        """Pixels of a window row that arrive together; fewer where AM holds no more."""
+        most = min(self.size[1], UNROLLED)
+        return next((piece for piece in range(most, 1, -1) if self._fitting(piece)), 1)
 
     @property
     def run(self) -> int:
-        """Channels worked on together: what fits AM, twice."""
-        row_bytes = 4 * self.split.largest
-        fit = self.k.machine.am.bytes // (row_bytes * (2 * self.piece + 4))
-        return max(1, min(self.channels, fit))
+        """Channels worked on together: what fits AM, twice; an error if none does."""
+        fit = self._fitting(self.piece)
+        if fit < 1:
+            raise self.k.error(
+                f"AM has {self.k.machine.am.bytes:,} bytes, {self._array_bytes(1):,} are needed: a "
+                f"pixel, a value and an index for {self.split.largest} samples, twice; use a "
+                "larger am.bytes or a smaller batch"
+            )
+        return min(self.channels, fit)
+
+    def _fitting(self, piece: int) -> int:
+        """Return the channels for which AM holds pieces of so many pixels and two results."""
+        return (self.k.machine.am.bytes - self._gaps) // (self._array_bytes(piece) - self._gaps)
+
+    def _array_bytes(self, piece: int) -> int:
+        """Return the bytes of AM that one channel takes: three double buffers."""
+        return 4 * self.split.largest * (2 * piece + 4) + self._gaps
+
+    @property
+    def _gaps(self) -> int:
+        """Bytes that the alignment of the second and third buffer may cost."""
+        return 2 * ALIGNMENT if 8 * self.split.largest % ALIGNMENT else 0
 
     def emit(self) -> None:
         """Emit the whole layer."""
@@ -188,7 +208,7 @@ class _BlockPooling:
                 k.vldw(k.point_at(place, k.sadd(value, offset), self.values.buffer) + 0, best[v])
                 k.vldw(k.point_at(place, k.sadd(index, offset), self.indices.buffer) + 0, where[v])
         number = k.svbcast(row)
-        if self.pooling.size[1] <= UNROLLED:
+        if self.pooling.piece == self.pooling.size[1]:
             for _ in range(self.pooling.piece):
                 self._one_pixel(pointers, best, where, number)
         else:

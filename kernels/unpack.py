@@ -2,7 +2,8 @@
 
 Each core turns its own samples: for a run of pixels and each channel one transpose from DDR to AM
 puts the samples side by side, destination rows `channels` apart; the finished rows then go to the
-column matrix in DDR as one transfer. Two halves of AM alternate.
+column matrix in DDR as one transfer. Two halves of AM alternate. An image with more channels than
+AM holds of one pixel is turned in pieces of its channels.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ class _Unpacking:
     ) -> None:
         self.k, self.images, self.columns, self.block = k, images, columns, block
         self.channels, self.pixels = p.channels, p.height * p.width
-        pixel_bytes = 4 * p.channels * split.largest
-        self.run = max(1, min(self.pixels, k.machine.am.bytes // 2 // pixel_bytes))
-        buffer = k.array_buffer("pixel runs", 2 * self.run * pixel_bytes)
+        row_bytes = 4 * split.largest
+        rows = k.machine.am.bytes // 2 // row_bytes
+        if rows < 1:
+            raise k.error(
+                f"AM has {k.machine.am.bytes:,} bytes, {2 * row_bytes:,} are needed: a row of "
+                f"{split.largest} samples, twice; use a larger am.bytes or a smaller batch"
+            )
+        self.piece = min(self.channels, rows)
+        self.run = min(self.pixels, rows // self.piece)
+        buffer = k.array_buffer("pixel runs", 2 * self.run * self.piece * row_bytes)
         plain = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
         self.rows = Stream.make(k, "pixel runs", buffer, ROW_CHANNEL, plain)
         image = Plane(0, 1, 1, 4 * self.channels * self.pixels)
@@ -51,28 +59,42 @@ class _Unpacking:
         )
 
     def emit(self) -> None:
+        """Emit the loop over pieces of the channels."""
+        k = self.k
+        names = ("plane", "columns", "channels left", "channels")
+        source, target, left, count = (k.scalar(name) for name in names)
+        self._find(source, target)
+        k.constant(self.channels, left)
+        with k.until_zero("channel pieces", left):
+            k.smin(left, k.constant(self.piece), count)
+            self._fix_fields(count)
+            self._turn_piece(source, target, count)
+            with k.scope():
+                k.sadd(source, k.smulis(count, k.constant(4 * self.pixels)), source)
+                k.sadd(target, k.smulis(count, k.sshfll(2, self.block.samples)), target)
+            k.ssub(count, left, left)
+
+    def _turn_piece(self, first_plane: Register, first_row: Register, channels: Register) -> None:
         """Emit the loop over runs of pixels."""
         k, block = self.k, self.block
-        source, target, left, words = (
-            k.scalar(name) for name in ("plane", "columns", "pixels left", "row words")
-        )
-        self._find(source, target)
+        left, words, pixel = (k.scalar(n) for n in ("pixels left", "run words", "pixel bytes"))
+        source, target = k.smov(first_plane), k.smov(first_row)
         k.constant(self.pixels, left)
-        self._fix_fields()
+        k.smulis(k.sshfll(2, block.samples), k.constant(self.channels), pixel)
         self.rows.reset()
         busy, other_busy = k.smovi(0), k.smovi(0)
         with k.until_zero("pixel runs", left):
             run = k.smin(left, k.constant(self.run))
             with k.when(busy):
                 self.rows.wait()
-            self._transpose_channels(source, run)
-            k.smulis(k.smulis(run, k.constant(self.channels)), block.samples, words)
+            self._transpose_channels(source, run, channels)
+            k.smulis(k.smulis(run, channels), block.samples, words)
             self._store(target, words)
             k.smov(other_busy, busy)
             k.smovi(1, other_busy)
             self.rows.turn()
             k.sadd(source, k.sshfll(2, run), source)
-            k.sadd(target, k.sshfll(2, words), target)
+            k.sadd(target, k.smulis(run, pixel), target)
             k.ssub(run, left, left)
         for half, flag in ((False, busy), (True, other_busy)):
             with k.when(flag):
@@ -87,16 +109,16 @@ class _Unpacking:
             k.sadd(k.constant(self.images.address), offset, source)
             k.sadd(k.constant(self.columns.address), offset, target)
 
-    def _fix_fields(self) -> None:
-        """Fill in what the block's number of samples decides."""
+    def _fix_fields(self, channels: Register) -> None:
+        """Fill in what the block's number of samples and the piece's channels decide."""
         k, samples = self.k, self.block.samples
         with k.scope():
             k.set_field(self.plane, "source_rows", samples)
             k.set_field(self.plane, "destination_row_words", samples)
-            stride = k.smulis(k.sshfll(2, samples), k.constant(self.channels))
+            stride = k.smulis(k.sshfll(2, samples), channels)
             k.set_field(self.plane, "destination_stride", stride)
 
-    def _transpose_channels(self, source: Register, run: Register) -> None:
+    def _transpose_channels(self, source: Register, run: Register, channels: Register) -> None:
         """Transpose a run of pixels channel by channel, two transfers at a time."""
         k = self.k
         with k.scope():
@@ -104,12 +126,12 @@ class _Unpacking:
             k.set_field(self.plane, "destination_rows", run)
             plane, target = k.smov(source), k.smov(self.rows.current)
             parity, row = k.smovi(0), k.sshfll(2, self.block.samples)
-            with k.loop("channels", self.channels) as left:
+            with k.loop("channels", channels) as left:
                 k.set_address(self.plane, "source", plane)
                 k.set_field(self.plane, "destination_low", target)
                 k.start(self.plane, k.sadd(parity, TRANSPOSE_CHANNEL))
                 k.sxor(parity, 1, parity)
-                with k.when(k.sxor(k.seq(left, self.channels), 1)):
+                with k.when(k.sxor(k.seq(left, channels), 1)):
                     k.wait(k.sadd(parity, TRANSPOSE_CHANNEL))
                 k.sadd(plane, k.constant(4 * self.pixels), plane)
                 k.sadd(target, row, target)

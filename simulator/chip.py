@@ -131,8 +131,11 @@ class Chip:
         traffic = transfer.ddr_bytes(self.machine.ddr.burst_bytes)
         identity = self._queue(core, channel, transfer, traffic)
         self._awaited[core.number, channel] = identity
-        first, _, _ = self._started.setdefault(identity, (request, core.number, core.packet))
+        started = (request, core.number, core.packet)
+        first, lowest, _ = self._started.setdefault(identity, started)
         self._refuse_other_broadcast(first, request)
+        if core.number < lowest:
+            self._started[identity] = started
         if self.checker is not None:
             self.checker.started(core, channel, identity, transfer)
         if self.timing_only:

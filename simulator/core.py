@@ -134,6 +134,10 @@ class Core:
         at = min(self.packet, len(self.program.packets) - 1)
         if self.status is not Status.RUNNING:
             at = self.blocked_packet
+        elif self.idle:
+            at = self.packet - 1  # its SNOP is not over
+        elif self.branch_at == self.issue:
+            at = self.branch_to
         packet = self.program.packets[at]
         text = " | ".join(str(o) for o in packet.operations[:3])
         more = " | ..." if len(packet.operations) > 3 else ""

@@ -15,6 +15,11 @@ class _Unknown:
     def __repr__(self) -> str:
         return "unknown"
 
+    def _with(self, other: object) -> _Unknown:
+        return self
+
+    __add__ = __radd__ = __mul__ = __rmul__ = _with  # address arithmetic
+
 
 UNKNOWN: Final = _Unknown()
 

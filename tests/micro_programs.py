@@ -45,7 +45,8 @@ def machine(*overrides: str) -> Machine:
 
 MACHINE = machine()
 
-EASY = machine("ddr.bytes_per_cycle=16.0", "ddr.efficiency=1.0", "dma.launch_cycles=10")
+EASY_SETTINGS = ("ddr.bytes_per_cycle=16.0", "ddr.efficiency=1.0", "dma.launch_cycles=10")
+EASY = machine(*EASY_SETTINGS)
 """A machine for mental arithmetic: 16 bytes a cycle from DDR, 10 cycles after the start."""
 
 

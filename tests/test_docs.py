@@ -1,10 +1,11 @@
-"""The documents are executed: Python blocks, `ftm7004` commands, and the output printed below them.
+"""The documents are executed: Python blocks, `ftm7004` commands, and the outputs printed there.
 
-In README.md and docs/*.md a block is marked by its first line: ```python is executed (one namespace
-a document), unless it begins with a comment `# file: NAME`, which saves it under that name, as it
-does any other block; ```console holds commands behind `$ ` and their output; ```text directly below
-a Python block is what it prints. A line `...` stands for lines left out. What a host decides
-(`time on the host`) is not compared. `pytest tests/test_docs.py --update-golden` writes outputs anew.
+In README.md and docs/*.md a block is marked by its first line. A block that begins with a comment
+`# file: NAME` is saved under that name; else ```python is executed (one namespace a document),
+```console holds commands behind `$ ` and their output, and ```text directly below a Python block is
+what that prints. A line `...` stands for lines left out, ` ...` at the end of a line for the rest of
+the line; `time on the host` is not compared.
+`pytest tests/test_docs.py --update-golden` writes the outputs anew where nothing is left out.
 """
 
 from __future__ import annotations
@@ -84,9 +85,15 @@ def lines_of(output: str) -> list[str]:
 
 
 def matches(shown: str, produced: str) -> bool:
-    """Tell whether an output is the shown one; `...` stands for any lines."""
-    parts = [re.escape(line) + "\n" for line in lines_of(shown)]
-    pattern = "".join(r"(?:.*\n)*?" if part == re.escape(LEFT_OUT) + "\n" else part for part in parts)
+    """Tell whether an output is the shown one; `...` stands for any lines, or the rest of one."""
+    pattern = ""
+    for line in lines_of(shown):
+        if line == LEFT_OUT:
+            pattern += r"(?:.*\n)*?"
+        elif line.endswith(f" {LEFT_OUT}"):
+            pattern += re.escape(line.removesuffix(LEFT_OUT)) + ".*\n"
+        else:
+            pattern += re.escape(line) + "\n"
     return re.fullmatch(pattern, "".join(line + "\n" for line in lines_of(produced))) is not None
 
 
@@ -126,7 +133,7 @@ class Outputs:
     def compare(self, what: str, shown: str, start: int, produced: str) -> None:
         if matches(shown, produced):
             return
-        if self.update and LEFT_OUT not in lines_of(shown):
+        if self.update and LEFT_OUT not in shown:
             lines = [line.rstrip() for line in produced.strip("\n").splitlines()]
             self._changes.append((start, shown, "\n".join(lines) + "\n"))
             return
@@ -211,6 +218,8 @@ def test_blocks_and_commands_are_found() -> None:
         ("a\nb\n", "a\nc\n", False),
         ("a\n...\nd\n", "a\nb\nc\nd\n", True),
         ("a\n...\nd\n", "a\nb\nc\n", False),
+        ("a\nb ...\n", "a\nb 12\n", True),
+        ("a\nb ...\n", "a\nc 12\n", False),
         ("a\ntime on the host  1 s\n", "a\ntime on the host  2 s\n", True),
         ("", "a\n", False),
     ],

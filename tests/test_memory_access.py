@@ -122,6 +122,15 @@ def test_an_update_lands_one_cycle_later() -> None:
     assert (starts, bench[AR[0]]) == ([0, 16, 16, 0], AM)
 
 
+def test_two_moves_of_one_pointer_in_a_packet_are_refused() -> None:
+    def body(k: Builder) -> None:
+        with k.packet():
+            k.vldw(AR[0].post(16), VR[4])
+            k.vldw(AR[0].post(16), VR[5])
+
+    assert "AR0 gets 2 results in one cycle" in refusal(body)
+
+
 # Order within a packet --------------------------------------------------------------------------
 
 
@@ -225,10 +234,8 @@ def test_words_between_those_of_a_double_store_do_not_overlap() -> None:
     bench[VLR], bench[VR[4]], bench[VR[5]], bench[VR[6]] = 0b1001, 1, 2, 3
     bench.run()
     assert bench.words(AM, 8) == [1, 2, 3, 0, 0, 3, 1, 2]
-    bench[AR[1]] = AM + 4  # words 3 and 6
-
     again = Bench(body)
-    again[VLR], again[AR[1]] = 0b1001, AM + 4
+    again[VLR], again[AR[1]] = 0b1001, AM + 4  # words 3 and 6
     assert "two stores of one packet overlap" in again.failure()
 
 
@@ -274,6 +281,29 @@ def test_a_fault_beside_a_blocking_operation_names_its_packet(effect: str) -> No
     bench = Bench(body)
     bench[AR[0]] = AM - 4
     assert f"core 0, cycle 3, packet 1: {effect.upper()}" in bench.failure()
+
+
+def test_an_operation_that_is_predicated_off_faults_nothing_and_moves_nothing() -> None:
+    def body(k: Builder) -> None:
+        with k.packet():
+            k.vldw(AR[0].post(16), VR[10], when=when_set(R[0]))
+            k.vstw(VR[10], AR[1].pre(16), when=when_set(R[0]))
+            k.sldw(AR[8].post(1), R[10], when=when_set(R[0]))
+        with k.packet():
+            k.sbr(R[9], when=when_set(R[0]))
+        with k.packet():
+            k.dmawait(R[9], when=when_set(R[0]))
+        k.idle(4)
+        one(k, "vfadds32", VR[1], VR[2], VR[3], when=when_set(R[0]))
+        k.idle(2)
+
+    bench = Bench(body)
+    bench[R[9]] = 99
+    wrong = {AR[0]: 12, AR[1]: 16, AR[8]: 20}
+    for pointer, address in wrong.items():
+        bench[pointer] = address
+    assert bench.run().cores[0].vmac_lanes == 0
+    assert {pointer: bench[pointer] for pointer in wrong} == wrong
 
 
 @pytest.mark.parametrize("by", ["lane mask", "predicate"])

@@ -226,29 +226,6 @@ def test_scalar_predicates(value: int, executes: bool) -> None:
     assert bench[VR[10]] == [3 * executes] * 16
 
 
-def test_an_operation_that_is_predicated_off_faults_nothing_and_moves_nothing() -> None:
-    def body(k: Builder) -> None:
-        with k.packet():
-            k.vldw(AR[0].post(16), VR[10], when=when_set(R[0]))
-            k.vstw(VR[10], AR[1].pre(16), when=when_set(R[0]))
-            k.sldw(AR[8].post(1), R[10], when=when_set(R[0]))
-        with k.packet():
-            k.sbr(R[9], when=when_set(R[0]))
-        with k.packet():
-            k.dmawait(R[9], when=when_set(R[0]))
-        k.idle(4)
-        one(k, "vfadds32", VR[1], VR[2], VR[3], when=when_set(R[0]))
-        k.idle(2)
-
-    bench = Bench(body)
-    bench[R[9]] = 99
-    wrong = {AR[0]: 12, AR[1]: 16, AR[8]: 20}
-    for pointer, address in wrong.items():
-        bench[pointer] = address
-    assert bench.run().cores[0].vmac_lanes == 0
-    assert {pointer: bench[pointer] for pointer in wrong} == wrong
-
-
 @pytest.mark.parametrize("lane_mask", [0xFFFF, 0x00FF, 0x0000])
 def test_lanes_merge_by_predicate_and_lane_mask(lane_mask: int) -> None:
     def body(k: Builder) -> None:
@@ -332,15 +309,6 @@ def test_collisions_on_a_straight_way_are_refused() -> None:
     message = refusal(lambda k: body(k, R[8], "SMAC1"))
     assert "packet 2: SMOVI.M1 1, R8: SMAC1 gives 2 results in one cycle, it has 1" in message
     program(lambda k: body(k, R[8], "SIEU"))
-
-
-def test_two_moves_of_one_pointer_in_a_packet_are_refused() -> None:
-    def body(k: Builder) -> None:
-        with k.packet():
-            k.vldw(AR[0].post(16), VR[4])
-            k.vldw(AR[0].post(16), VR[5])
-
-    assert "AR0 gets 2 results in one cycle" in refusal(body)
 
 
 @pytest.mark.parametrize(("first", "second", "collide"), [(1, 1, True), (1, 0, False)])
