@@ -126,8 +126,8 @@ class _RegisterOrder:
         writer = self._writer
         found = [writer[register] for register in reads(operation) if register in writer]
         for register, latency in landings(operation, self._machine):
-            # reads of a packet precede its writes, so a reader may share the writer's packet
-            found += [(reader, 0) for reader in self._readers[register]]
+            # the old value stays until the result lands: the writer may even issue before the reader
+            found += [(reader, 1 - latency) for reader in self._readers[register]]
             if register in writer:
                 node, landing = writer[register]
                 found.append((node, landing + 1 - latency))
