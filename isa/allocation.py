@@ -38,13 +38,14 @@ class RegisterBlock(Sequence[Register]):
             part = self._registers[key]
             return RegisterBlock(self.name, part, (len(part),))
         indices = key if isinstance(key, tuple) else (key,)
-        if len(indices) == 1:
+        if len(indices) == 1 and -len(self) <= indices[0] < len(self):
             return self._registers[indices[0]]
-        flat = 0
-        for index, extent in zip(indices, self.shape, strict=True):
-            if not 0 <= index < extent:
-                raise KernelError(f"registers '{self.name}' have shape {self.shape}, not {key}")
-            flat = flat * extent + index
+        flat, inside = 0, len(indices) == len(self.shape)
+        for index, extent in zip(indices, self.shape, strict=False):
+            flat, inside = flat * extent + index, inside and 0 <= index < extent
+        if not inside:
+            shown = ", ".join(map(str, indices))
+            raise KernelError(f"registers '{self.name}' of shape {self.shape} have no [{shown}]")
         return self._registers[flat]
 
     def __repr__(self) -> str:
@@ -152,9 +153,20 @@ class MemoryPool:
             self.peak = max(self.peak, self.next)
         return buffer
 
+    def _live(self) -> list[Buffer]:
+        """Return the buffers not given back: the later of two in one place, and what lies below."""
+        live: list[Buffer] = []
+        end = self.next
+        for buffer in reversed(self.buffers):
+            if buffer.address >= self.top:
+                live.append(buffer)
+            elif buffer.end <= end:
+                live.append(buffer)
+                end = buffer.address
+        return live[::-1]
+
     def _shortage(self, name: str, count: int, missing: int) -> str:
-        live = [b for b in self.buffers if b.end <= self.next or b.address >= self.top]
-        held = ", ".join(f"{b.name} ({b.bytes:,})" for b in live)
+        held = ", ".join(f"{b.name} ({b.bytes:,})" for b in self._live())
         return (
             f"{self.space} buffer '{name}' of {count:,} bytes does not fit: {missing:,} bytes too "
             f"many for {self.bytes:,}; held by {held or 'nobody'}; use smaller tiles"

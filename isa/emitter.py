@@ -62,6 +62,9 @@ class Emitter(Storage):
         Operands are the sources and then, optionally, the destination; without one, a MAC writes
         its accumulator and any other instruction a fresh register of the current scope.
         """
+        if when is not None and not isinstance(when, Predicate):
+            wanted = "a predicate such as when_set(R0) or unless(R0)"
+            raise self.error(f"{entry.name}: when must be {wanted}, got {when}")
         full = self._with_destination(entry, operands)
         for (role, kind), value in zip(_roles(entry), full, strict=True):
             if not kind.accepts(value):

@@ -7,6 +7,8 @@ before it starts the transfer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from numbers import Integral
 
 from attrs import frozen
 
@@ -42,14 +44,28 @@ class Transfers(ControlFlow):
     def constants(self, name: str, *per_core: Sequence[int]) -> Buffer:
         """Place 32-bit words in SM before the program starts: one list for all cores, or one each.
 
-        Raise KernelError unless there is one list, or one for each core of the run.
+        Raise KernelError unless there is one list, or one of the same length for each core of the
+        run, and every word a whole number that 32 bits hold, signed or unsigned.
         """
-        if len(per_core) not in (1, self.cores):
-            raise self.error(f"constants '{name}': {len(per_core)} lists for {self.cores} cores")
+        problem = self._constants_problem(per_core)
+        if problem:
+            raise self.error(f"constants '{name}': {problem}")
         buffer = self._memory(self.sm_pool, name, 4 * len(per_core[0]), permanent=True)
         words = list(per_core) if len(per_core) > 1 else list(per_core) * self.cores
         self._scalar_data.append((buffer, words))
         return buffer
+
+    def _constants_problem(self, per_core: Sequence[Sequence[int]]) -> str:
+        if len(per_core) not in (1, self.cores):
+            return f"{len(per_core)} lists for {self.cores} cores"
+        lengths = [len(words) for words in per_core]
+        if len(set(lengths)) > 1:
+            counts = ", ".join(map(str, lengths))
+            return f"the lists of the cores have {counts} words; give all the same number"
+        for word in chain.from_iterable(per_core):
+            if not isinstance(word, Integral) or not -(2**31) <= int(word) < 2**32:
+                return f"{word} is not a whole number of 32 bits"
+        return ""
 
     def argument(self, name: str, *per_core: int) -> Register:
         """Return a scalar register loaded with a 32-bit word that may differ between cores."""

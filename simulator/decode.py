@@ -98,7 +98,8 @@ class ExchangeWrite(Write):
         core.exchange[: core.lanes][enabled] = value[enabled]
 
     def parts(self, value: Any) -> list[tuple[Register, Any]]:
-        return [(target, int(part)) for target, part in zip(self.targets, value, strict=True)]
+        """Return an entry for each lane; further entries stay as they are."""
+        return [(target, int(part)) for target, part in zip(self.targets, value, strict=False)]
 
 
 class StackedWrite(Write):

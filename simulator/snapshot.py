@@ -13,7 +13,7 @@ import numpy as np
 
 from isa.operands import File, Register
 from simulator.core import Core
-from simulator.decode import AnyWrite
+from simulator.decode import AnyWrite, ExchangeWrite, Write
 from simulator.state import FILE_CODES, FILES, Status, state_dtype
 from simulator.unknown import UNKNOWN
 
@@ -70,11 +70,21 @@ def _in_flight(core: Core) -> list[dict[str, Any]]:
         due = core.issue + distance
         for write, value, lanes in core.ring[due % len(core.ring)]:
             ports = write.ports if len(write.ports) == len(write.targets) else write.ports[:1] * 16
-            for place, (target, part) in enumerate(write.parts(value)):
+            for place, (target, part) in enumerate(_parts(core, write, value, lanes)):
                 entry = _entry(core, target, part, lanes)
                 port = core.machine.issue.slots.index(ports[place]) if ports else NO_PORT
                 entries.append({**entry, "due": due, "packet": write.packet, "port": port})
     return entries
+
+
+def _parts(core: Core, write: Write, value: Any, lanes: Any) -> list[tuple[Register, Any]]:
+    """Return the registers that a value lands in, each with its part of it."""
+    if core.timing_only and write.has_lanes:
+        return [(target, UNKNOWN) for target in write.targets]
+    parts = write.parts(value)
+    if lanes is None or not isinstance(write, ExchangeWrite):
+        return parts
+    return [parts[lane] for lane in np.flatnonzero(lanes)]
 
 
 def _entry(core: Core, target: Register, value: Any, lanes: Any) -> dict[str, Any]:

@@ -6,14 +6,16 @@ and issues in cycle 0. Registers and memories are set before the run and read af
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from isa import Builder, KernelError, Machine, SimulationError
+from isa import Builder, KernelError, Machine, SimulationError, Tensor
 from isa.descriptor import Plane, TransferRequest
 from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
@@ -36,6 +38,7 @@ LANES = range(16)
 
 LIMIT = 10_000
 Body = Callable[[Builder], None]
+Tensors = Mapping[str, Tensor]
 
 
 def machine(*overrides: str) -> Machine:
@@ -56,9 +59,11 @@ def one(k: Builder, name: str, *operands: Any, **options: Any) -> None:
         getattr(k, name)(*operands, **options)
 
 
-def program(body: Body, record: Machine = MACHINE, cores: int = 1) -> Program:
+def program(
+    body: Body, record: Machine = MACHINE, cores: int = 1, inputs: Tensors | None = None
+) -> Program:
     """Return the program that `body` writes with a bare builder."""
-    builder = Builder("micro", record, cores, {}, {}, {})
+    builder = Builder("micro", record, cores, inputs or {}, {}, {})
     body(builder)
     return builder.finish()
 
@@ -178,10 +183,12 @@ def _bits(value: Any) -> Any:
     return value
 
 
-def refusal(body: Body, record: Machine = MACHINE, cores: int = 1) -> str:
+def refusal(
+    body: Body, record: Machine = MACHINE, cores: int = 1, inputs: Tensors | None = None
+) -> str:
     """Return the message of a program that must not be built, with folders cut off."""
     with pytest.raises(KernelError) as caught:
-        program(body, record, cores)
+        program(body, record, cores, inputs)
     return without_folders(str(caught.value))
 
 
@@ -192,3 +199,10 @@ def without_folders(message: str) -> str:
 def stalls(result: ChipResult, core: int = 0) -> dict[tuple[int, str], int]:
     """Return the stalled cycles of a core by packet and cause."""
     return {(at.packet, at.cause): cycles for at, cycles in result.cores[core].stalls.items()}
+
+
+def here(function: Callable[..., Any]) -> str:
+    """Return file and number of the line of a function that is marked `# here`."""
+    lines, first = inspect.getsourcelines(function)
+    (number,) = (first + n for n, line in enumerate(lines) if line.rstrip().endswith("# here"))
+    return f"{Path(inspect.getfile(function)).name}:{number}"

@@ -301,7 +301,7 @@ def test_a_wrong_descriptor(
 def faulty(k: Builder, *names: str, channel: int = 0) -> None:
     k.ddr_buffer("data", DATA)
     for name in names:
-        operands = {"dmastart": [R[32], channel], "dmawait": [channel]}[name]
+        operands: list[Any] = [R[32], channel] if name == "dmastart" else [channel]
         one(k, name, *operands)
 
 

@@ -1,10 +1,10 @@
 """The documents are executed: Python blocks, `ftm7004` commands, and the outputs printed there.
 
 In README.md and docs/*.md a block is marked by its first line. A block that begins with a comment
-`# file: NAME` is saved under that name; else ```python is executed (one namespace a document),
-```console holds commands behind `$ ` and their output, and ```text directly below a Python block is
-what that prints. A line `...` stands for lines left out, ` ...` at the end of a line for the rest of
-the line; `time on the host` is not compared.
+`# file: NAME` is saved under that name. Else ```python is executed, one namespace a document;
+```console holds commands behind `$ `, and their output where it is of interest; ```text directly
+below a Python block is what that prints. A line `...` stands for lines left out, ` ...` at the end
+of a line for the rest of it; `time on the host` is not compared.
 `pytest tests/test_docs.py --update-golden` writes the outputs anew where nothing is left out.
 """
 
@@ -16,8 +16,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,13 @@ WRITTEN = [path for path in DOCUMENTS if path.name != "isa.md"]
 """isa.md is generated and has a test of its own."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+FILE_NAME = re.compile(
+    r"`((?:isa|kernels|simulator|tests|examples|docs)/(?:[a-z0-9_*/-]+(?:\.[a-z]+)?)?)`"
+)
+"""A file or folder of the project in backquotes, perhaps with a star."""
 SHOWN_ONLY = ("pip ", "pytest", "git ", "python -m", "python examples/", ".ci/run")
 """Commands of a shell that are shown and not run here; examples have tests of their own."""
+KINDS = {"python", "console", "text", "toml"}
 LEFT_OUT = "..."
 WIDTH = "100"
 
@@ -97,9 +100,8 @@ def matches(shown: str, produced: str) -> bool:
     return re.fullmatch(pattern, "".join(line + "\n" for line in lines_of(produced))) is not None
 
 
-@cache
 def run(command: str, folder: Path) -> tuple[int, str]:
-    """Run an `ftm7004` command once; return its exit status and what it printed."""
+    """Run an `ftm7004` command; return its exit status and what it printed."""
     words = [sys.executable, "-m", "simulator.cli", *command.split()[1:]]
     done = subprocess.run(
         words,
@@ -113,12 +115,16 @@ def run(command: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def printed(document: str, block: Block, name: str, namespace: dict[str, Any]) -> str:
-    """Execute a Python block and return what it printed; errors name the document's lines."""
+def printed(block: Block, path: Path, namespace: dict[str, Any]) -> str:
+    """Execute a Python block and return what it printed; its lines count from 1."""
     stream = io.StringIO()
-    code = compile("\n" * block.line + block.text, name, "exec")
-    with contextlib.redirect_stdout(stream):
-        exec(code, namespace)
+    try:
+        code = compile(block.text, f"{path.stem}.py", "exec")
+        with contextlib.redirect_stdout(stream):
+            exec(code, namespace)
+    except Exception as error:
+        error.add_note(f"in the block of {path.name} from line {block.line + 1} on")
+        raise
     return stream.getvalue()
 
 
@@ -161,12 +167,12 @@ def test_a_document_tells_the_truth(
     monkeypatch.chdir(folder)
     outputs = Outputs(path, request.config.getoption("--update-golden"))
     found, namespace = blocks(outputs.document), {"__name__": path.stem}
-    for block, below in pairwise([*found, None]):
-        assert block is not None
+    assert {block.kind for block in found} <= KINDS
+    for block, below in zip(found, [*found[1:], None], strict=True):
         if block.file:
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.kind == "python":
-            produced = printed(outputs.document, block, path.name, namespace)
+            produced = printed(block, path, namespace)
             if below is not None and below.kind == "text":
                 gap = outputs.document[block.start + len(block.text) : below.start]
                 assert gap.count("\n") <= 3, f"{path.name}:{below.line}: text below no code"
@@ -187,7 +193,8 @@ def compare_command(outputs: Outputs, command: Command, folder: Path) -> None:
         return
     status, produced = run(last, folder)
     assert (status == 0) == (not command.output.startswith("error:")), produced
-    outputs.compare(last, command.output, command.start, produced)
+    if command.output:
+        outputs.compare(last, command.output, command.start, produced)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -195,6 +202,12 @@ def test_links_lead_somewhere(path: Path) -> None:
     targets = LINK.findall(path.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_files_that_are_named_exist(path: Path) -> None:
+    named = set(FILE_NAME.findall(path.read_text(encoding="utf-8")))
+    assert [name for name in named if not [*ROOT.glob(name)]] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -12,6 +12,7 @@ from simulator.core import Core
 from simulator.numpy_values import quiet_floats
 from simulator.snapshot import export_state, import_state
 from simulator.state import Status
+from tests.micro_programs import ENTRY, SVR, VLR, VR, Bench, machine, one
 
 
 @kernel(inputs=lambda p: {}, outputs=lambda p: {"z": Tensor((1,))})
@@ -79,3 +80,33 @@ def test_results_in_flight_are_part_of_the_record() -> None:
             core.run(cycle)
             counts.append(int(export_state(core)["flying_count"]))
     assert max(counts) > 16  # the exchange register's entries and a multiply-add at once
+
+
+@pytest.mark.parametrize("timing_only", [False, True])
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_masked_lanes_in_flight_stay_masked(lanes: int, timing_only: bool) -> None:
+    # lane numbers on their way to SVR at t=1, lanes 4-7 enabled; stopped at t=2
+    def body(k: Builder) -> None:
+        one(k, "vlane", VR[4])
+        with k.packet():
+            k.vmvcgc(VR[4], SVR)
+            k.vfmulas32(VR[4], VR[4], VR[5])
+            k.vfmulas32(VR[4], VR[4], VR[6])
+        k.idle(5)
+
+    record = machine(f"vpu.lanes={lanes}")
+    benches = [Bench(body, record, timing_only=timing_only) for _ in range(2)]
+    benches[0][VR[4]] = range(lanes)
+    benches[0][VLR] = 0x00F0
+    for bench in benches:
+        for entry in range(16):
+            bench[ENTRY[entry]] = 100 + entry
+    first, second = (bench.chip.cores[0] for bench in benches)
+    first.run(2)
+    import_state(second, export_state(first))
+    run_to_end(second)
+    # t=0, t=1, SNOP 5, HALT t=7
+    assert second.cycle == 8
+    moved = [] if timing_only else [4, 5, 6, 7]
+    expected = [entry if entry in moved else 100 + entry for entry in range(16)]
+    assert [benches[1][ENTRY[entry]] for entry in range(16)] == expected

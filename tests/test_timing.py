@@ -7,6 +7,7 @@ whose HALT issues at t has taken t + 1 cycles.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -335,9 +336,9 @@ def test_idle_cycles_count_one_packet() -> None:
 
 
 def waiting(k: Builder, wait: bool) -> None:
-    """Multiply at t=0 beside a wait, read the product in each of the three packets behind it."""
+    """Multiply in packet 1, beside a wait, and read the product in each of the next packets."""
     k.ddr_buffer("data", 640)
-    one(k, "dmastart", R[32], 0) if wait else k.idle(1)
+    one(k, "dmastart" if wait else "sldw", *([R[32], 0] if wait else [AR[8] + 0, R[20]]))
     with k.packet():
         k.smulis(R[4], R[5], R[6])
         k.vldw(AR[0].post(16), VR[1])
@@ -350,7 +351,7 @@ def waiting(k: Builder, wait: bool) -> None:
 
 
 def test_a_stall_freezes_results_in_flight() -> None:
-    runs = [Bench(lambda k, wait=wait: waiting(k, wait), EASY) for wait in (False, True)]
+    runs = [Bench(partial(waiting, wait=wait), EASY) for wait in (False, True)]
     for bench in runs:
         bench[R[4]], bench[R[5]], bench[R[6]] = 6, 7, 1
         bench.transfer(0, row(DDR, 160), row(SM, 160))
