@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from isa import Builder, Count, Tensor, Work, kernel, when_set
-from isa.descriptor import Plane, TransferRequest
 from isa.operands import Register
-from isa.program import Buffer
 from simulator import simulate
 
 TOGETHER = 4
@@ -41,25 +39,16 @@ def reference(p: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 def axpy(k: Builder, words: Count = 4096, a: float = 2.5, pinned: bool = False) -> None:
     """Multiply and add: z = a * x + y."""
     x, y, z = (k.array_buffer(f"{name} in AM", 4 * words) for name in "xyz")
-    move(k, k.input("x"), x, channel=0)
-    move(k, k.input("y"), y, channel=1)
+    k.copy(k.input("x"), x, channel=0)
+    k.copy(k.input("y"), y, channel=1)
     k.wait(0)
     k.wait(1)
     factor = k.vmovi(a)
     pointers = [k.point(k.vector_address(buffer.name), buffer) for buffer in (x, y, z)]
     turns = words // (TOGETHER * k.machine.vpu.lanes)
     (pinned_loop if pinned else scheduled_loop)(k, turns, factor, *pointers)
-    move(k, z, k.output("z"), channel=0)
+    k.copy(z, k.output("z"), channel=0)
     k.wait(0)
-
-
-def move(k: Builder, source: Buffer, target: Buffer, channel: int) -> None:
-    """Start the transfer of a whole buffer."""
-    words = source.bytes // 4  # a plane: one row of so many words, the stride from row to row
-    request = TransferRequest(
-        Plane(source.address, 1, words, 0), Plane(target.address, 1, words, 0)
-    )
-    k.start(k.descriptor(f"{source.name} to {target.name}", request), channel)
 
 
 def scheduled_loop(

@@ -95,7 +95,7 @@ def _add(values: dict[str, Any], notes: dict[str, Note], key: str, entry: Any) -
 def _set(values: dict[str, Any], notes: dict[str, Note], key: str, entry: Any, origin: str) -> None:
     """Change a field of an existing machine; unit and note may be given, or are filled in."""
     if key not in values:
-        raise UsageError(unknown("machine key", key, values))
+        raise UsageError(_unknown_key(key, values))
     given = entry if isinstance(entry, dict) else {"value": entry}
     extra = set(given) - {"value", "unit", "source", "confidence"}
     if extra or "value" not in given:
@@ -106,6 +106,13 @@ def _set(values: dict[str, Any], notes: dict[str, Note], key: str, entry: Any, o
         source=str(given.get("source", f"set by {origin}")),
         confidence=str(given.get("confidence", "user")),
     )
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown, with those of its section where it names one."""
+    section = key.partition(".")[0] + "."
+    same = [name for name in known if name.startswith(section)]
+    return unknown("machine key", key, same or {name.partition(".")[0] + ".*" for name in known})
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
@@ -153,7 +160,7 @@ def _refuse_unknown(values: dict[str, Any], notes: dict[str, Note]) -> None:
     known |= {f"latency.{name}" for name in _latency_classes()}
     for key in values:
         if key not in known:
-            raise UsageError(unknown("machine key", key, known))
+            raise UsageError(_unknown_key(key, known))
         if notes[key].confidence not in CONFIDENCES:
             raise UsageError(f"machine key '{key}': confidence must be one of {CONFIDENCES}")
 

@@ -13,7 +13,7 @@ from numbers import Integral
 from attrs import frozen
 
 from isa.control_flow import ControlFlow
-from isa.descriptor import FIELDS, TransferRequest
+from isa.descriptor import FIELDS, Plane, TransferRequest
 from isa.errors import unknown
 from isa.machine import Machine
 from isa.operands import Address, Register
@@ -26,6 +26,11 @@ class Descriptor:
     """A descriptor in SM, by the buffer that holds it."""
 
     buffer: Buffer
+
+
+def whole(buffer: Buffer) -> Plane:
+    """Return the plane of a whole buffer: one row."""
+    return Plane(buffer.address, 1, buffer.bytes // 4, 0)
 
 
 class Transfers(ControlFlow):
@@ -97,6 +102,19 @@ class Transfers(ControlFlow):
     def descriptor(self, name: str, request: TransferRequest) -> Descriptor:
         """Place a descriptor in SM."""
         return Descriptor(self.constants(f"descriptor {name}", request.words()))
+
+    def copy(self, source: Buffer, target: Buffer, channel: int | Register) -> None:
+        """Start the transfer of a whole buffer to another of the same size.
+
+        Raise KernelError if the sizes differ or are no multiple of 4 bytes.
+        """
+        if source.bytes != target.bytes or source.bytes % 4:
+            raise self.error(
+                f"copy from '{source.name}' ({source.bytes} bytes) to '{target.name}' "
+                f"({target.bytes} bytes): sizes must be equal and multiples of 4"
+            )
+        request = TransferRequest(whole(source), whole(target))
+        self.start(self.descriptor(f"{source.name} to {target.name}", request), channel)
 
     def set_field(self, descriptor: Descriptor, name: str, value: Register) -> None:
         """Store the low word of a register into a field of a descriptor."""

@@ -37,7 +37,9 @@ class PinnedPipeline:
     operations: list[tuple[int, Emit]] = field(factory=list)
 
     def at(self, cycle: int, emit: Emit) -> None:
-        """Pin one operation of a step to a cycle, counted from the start of the step."""
+        """Pin one operation of a step to a cycle >= 0, counted from the start of the step."""
+        if cycle < 0:
+            raise self.k.error(f"pipeline '{self.name}': cycle {cycle} is before the step's start")
         self.operations.append((cycle, emit))
 
     @property
@@ -47,7 +49,12 @@ class PinnedPipeline:
 
     def emit(self, left: Register) -> None:
         """Emit the pipeline; predicate register `left` holds the number of steps, >= `stages`."""
-        k, overlap = self.k, self.stages - 1
+        k, overlap, shortest = self.k, self.stages - 1, shortest_interval(self.k.machine)
+        if self.interval < shortest:
+            raise k.error(
+                f"pipeline '{self.name}': an interval of {self.interval} cycles is too short to "
+                f"count down and branch; give it at least {shortest}"
+            )
         k.ssub(overlap, left, left)
         with k.named_loop(f"{self.name} prologue"):
             for stage in range(overlap):

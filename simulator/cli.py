@@ -121,7 +121,7 @@ def run(request: Request) -> int:
 @ftm7004.command("listing")
 @kernel_options
 @click.option("--columns", metavar="SLOT,SLOT", default="", help="Show only these issue slots.")
-@range_option("--packets", "Show only packets A to B.")
+@range_option("--packets", "Show only packets A to B - 1.")
 def show_program(request: Request, columns: str, packets: tuple[int, int] | None) -> None:
     """Show the packets of a kernel: a row a packet, a column an issue slot."""
     slots = tuple(slot.strip().upper() for slot in columns.split(",") if slot.strip())

@@ -54,7 +54,7 @@ def show_listing(request: Request, slots: tuple[str, ...], packets: tuple[int, i
     machine, kernel = request.load_machine(), request.make_kernel()
     with author_errors(kernel.definition):
         program = kernel.program(machine, request.cores)
-    first, last = packets
+    first, last = packets[0], packets[1] - 1
     text = listing(program, machine, columns=slots, first=first, last=last)
     if request.json is not None:
         write_json(request.json, _listing_document(program, machine, first, last))

@@ -150,8 +150,7 @@ SMALL = {
         1, 786_432, 131_072, {"samples"},
     ),
     "blocks of samples on every core": (
-        {"channels": 3, "filters": 17, "height": 2, "width": 2, "size": 3, "pad": 1, "batch": 261,
-         "layout": "nchw"},
+        {"channels": 3, "filters": 17, "height": 2, "width": 2, "size": 3, "pad": 1, "batch": 261},
         4, 16_384, 10_240, {"samples", "blocks", "groups"},
     ),
     "everything at once": (
@@ -252,23 +251,30 @@ def test_a_fully_connected_layer_is_cut_and_right(
 
 
 @pytest.mark.parametrize(
-    ("channels", "image", "batch", "am", "turns"),
+    ("channels", "image", "batch", "cores", "am", "turns"),
     [
-        # Half of AM holds 32, 18, 12 rows of samples; a turn is a run of pixels or of channels.
-        (3, (5, 5), 64, 16_384, 3),  # 10 pixels of 3 channels, 10, 5
-        (6, (4, 4), 57, 8_208, 6),  # 3 pixels of 6 channels, five times, then 1
-        (20, (2, 2), 41, 4_096, 8),  # 12 channels of 1 pixel, four times; then 8 channels
+        # Half of AM holds 32, 18, 12, 31 rows of samples; a turn is a run of pixels or channels.
+        (3, (5, 5), 64, 1, 16_384, 3),  # 10 pixels of 3 channels, 10, 5
+        (6, (4, 4), 57, 1, 8_208, 6),  # 3 pixels of 6 channels, five times, then 1
+        (20, (2, 2), 41, 1, 4_096, 8),  # 12 channels of 1 pixel, four times; then 8 channels
+        (5, (4, 2), 261, 4, 8_192, 4),  # 6 pixels of 5 channels, 2; and two blocks of samples
     ],
 )
 def test_images_are_turned_to_columns_in_pieces(
-    channels: int, image: tuple[int, int], batch: int, am: int, turns: int, engine: str
+    channels: int,
+    image: tuple[int, int],
+    batch: int,
+    cores: int,
+    am: int,
+    turns: int,
+    engine: str,
 ) -> None:
     kernel = conv2d_forward(
         batch=batch, channels=channels, height=image[0], width=image[1], filters=3, size=2,
         stride=2, layout="nchw",
     )  # fmt: skip
     inputs = kernel.make_inputs(3)
-    result = run(kernel, inputs, engine, 1, machine(f"am.bytes={am}"))
+    result = run(kernel, inputs, engine, cores, machine(f"am.bytes={am}"))
     assert fills(result, "columns") == turns
     assert_product(kernel, result, inputs)
 

@@ -191,7 +191,7 @@ def test_part_of_a_listing(command):
     ended = command("listing", "user.py:double", "--columns", "vmac1,SBR", "--packets", "3:5")
     head, *rows = ended.out.splitlines()[2:]
     assert head.split() == ["packet", "loop", "SBR", "VMAC1", "source"]
-    assert [row.split()[0] for row in rows if row.startswith(" ")] == ["3", "4", "5"]
+    assert [row.split()[0] for row in rows if row.startswith(" ")] == ["3", "4"]
 
 
 def test_a_listing_as_json(command):

@@ -143,8 +143,8 @@ def test_every_operand_has_a_text_form(entry: Instruction) -> None:
     ("name", "slot", "predicate", "text"),
     [
         ("VFMULAS32", "VMAC4", None, "VFMULAS32.M4 VR10, VR10, VR10, VR10"),
-        ("SADD", "SMAC2", None, "SADD.M2 R3, 100, R3"),
-        ("SADD", "SIEU", Predicate(Register(File.SCALAR, 1)), "[R1] SADD R3, 100, R3"),
+        ("SADD", "SMAC2", None, "SADD.M2 100, 100, R3"),
+        ("SADD", "SIEU", Predicate(Register(File.SCALAR, 1)), "[R1] SADD 100, 100, R3"),
         ("VLDDW", "VLDST1", None, "VLDDW *AR0, VR1:VR0"),
         ("VLDW", "VLDST2", None, "VLDW *++AR0[16], VR10"),
         ("SSTDW", "SLDST", None, "SSTDW R13:R12, *AR8--[OR9]"),

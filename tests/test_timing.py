@@ -338,7 +338,10 @@ def test_idle_cycles_count_one_packet() -> None:
 def waiting(k: Builder, wait: bool) -> None:
     """Multiply in packet 1, beside a wait, and read the product in each of the next packets."""
     k.ddr_buffer("data", 640)
-    one(k, "dmastart" if wait else "sldw", *([R[32], 0] if wait else [AR[8] + 0, R[20]]))
+    if wait:
+        one(k, "dmastart", R[32], 0)
+    else:
+        k.idle(1)
     with k.packet():
         k.smulis(R[4], R[5], R[6])
         k.vldw(AR[0].post(16), VR[1])
