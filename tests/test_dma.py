@@ -62,7 +62,7 @@ def moved(source: Plane, target: Plane, record: Any = EASY, cores: int = 1, **fi
 
 
 def test_a_row_from_ddr_to_array_memory() -> None:
-    bench = moved(row(DDR + 400, 5), row(AM + 8, 5))
+    bench = moved(row(DDR + 400, 5), Plane(AM + 8, 1, 5, 0))  # one row needs no stride
     expected = [2**20, 2**20 + 1, 100, 101, 102, 103, 104, 2**20 + 7]
     assert bench.words(AM, 8) == expected
 

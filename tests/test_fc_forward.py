@@ -74,7 +74,7 @@ def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
 
 
 def test_a_hand_worked_layer(engine: str) -> None:
-    # 1*4 + 2*5 + 3*6 = 32 and 1*-1 + 2*0 + 3*1 = 2, plus the biases; the second x is minus the first.
+    # 1*4 + 2*5 + 3*6 = 32 and 1*-1 + 2*0 + 3*1 = 2, plus biases; the second x is minus the first.
     kernel = fc_forward(batch=2, in_features=3, out_features=2)
     inputs = {
         "x": np.array([[1, 2, 3], [-1, -2, -3]], np.float32),

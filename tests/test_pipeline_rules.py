@@ -187,7 +187,7 @@ def test_a_snop_across_the_branch_point_is_found_at_run_time() -> None:
     assert "core 0, cycle 5, packet 2: SNOP 5: a SNOP lies across the branch point" in message
 
 
-@pytest.mark.parametrize("target", [-1, 9])
+@pytest.mark.parametrize("target", [-1, 4, 9])
 def test_a_branch_out_of_the_program(target: int) -> None:
     def body(k: Builder) -> None:
         one(k, "smovi", target, R[9])
@@ -257,14 +257,18 @@ def test_lanes_merge_by_predicate_and_lane_mask(lane_mask: int) -> None:
 def test_the_lane_mask_is_the_one_at_issue() -> None:
     # lanes 0-7 at t=0, mask set at t=1 lands at t=5: the product of t=0 lands at t=6 in lanes 0-7
     def body(k: Builder) -> None:
-        one(k, "vfmulas32", VR[1], VR[1], VR[2])
+        with k.packet():
+            k.vfmulas32(VR[1], VR[1], VR[2])
+            k.vfmulas32(VR[1], VR[2], VR[3])
         one(k, "smvcgc_vlr", R[4], VLR)
         k.idle(8)
 
     bench = Bench(body)
-    bench[VLR], bench[R[4]], bench[VR[1]] = 0x00FF, 0xFF00, [2.0] * 16
+    bench[VLR], bench[R[4]] = 0x00FF, 0xFF00
+    bench[VR[1]], bench[VR[2]], bench[VR[3]] = [2.0] * 16, [3.0] * 16, [5.0] * 16
     bench.run()
-    assert bench.floats(VR[2]) == [4.0] * 8 + [0.0] * 8
+    assert bench.floats(VR[2]) == [7.0] * 8 + [3.0] * 8
+    assert bench.floats(VR[3]) == [11.0] * 8 + [5.0] * 8
 
 
 # Collisions -------------------------------------------------------------------------------------

@@ -148,8 +148,17 @@ def moved_by_data(k: Builder) -> None:
     one(k, "sldw", AR[8] + 0, R[4])
 
 
+def through_memory(k: Builder) -> None:
+    one(k, "sstw", R[1], AR[8] + 200)
+    k.idle(3)
+    one(k, "sldw", AR[8] + 200, R[2])
+    k.idle(5)
+    one(k, "smovi", 1, R[4], when=when_set(R[2]))
+
+
 REFUSED: dict[str, tuple[str, Callable[[Builder], None]]] = {
     "predicate": ("a predicate", lambda k: one(k, "smovi", 1, R[4], when=when_set(R[1]))),
+    "memory": ("a predicate", through_memory),
     "exchange": ("a predicate", through_lanes),
     "address": ("an address", lambda k: one(k, "sldw", AR[9] + 0, R[4])),
     "address and offset": ("an address", lambda k: one(k, "sldw", AR[9] + 1, R[4])),
