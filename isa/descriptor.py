@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from isa.errors import SimulationError
+
 DESCRIPTOR_WORDS = 12
 
 TRANSPOSE = 1
@@ -94,8 +96,13 @@ class TransferRequest:
 
 
 def decode(words: Sequence[int]) -> TransferRequest:
-    """Return the request that twelve unsigned descriptor words describe."""
+    """Return the request that twelve unsigned descriptor words describe.
+
+    Raise SimulationError for a broadcast whose mask names no core.
+    """
     word = dict(zip(FIELDS, words, strict=True))
+    if word["control"] & BROADCAST and not word["control"] >> CORE_SHIFT:
+        raise SimulationError("DMA descriptor: a broadcast needs at least one core in its mask")
     return TransferRequest(
         source=_plane(word, "source"),
         destination=_plane(word, "destination"),

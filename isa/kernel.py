@@ -121,7 +121,7 @@ class Kernel:
 
     def program(self, machine: Machine, cores: int = 1) -> Program:
         """Return the program for a machine and a number of cores, built once and kept."""
-        if not isinstance(cores, int) or not 1 <= cores <= machine.chip.cores:
+        if type(cores) is not int or not 1 <= cores <= machine.chip.cores:
             raise UsageError(
                 f"cores must be from 1 to {machine.chip.cores} on {machine.name}, got {cores!r}"
             )

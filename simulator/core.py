@@ -185,8 +185,6 @@ class Core:
         self.issue += 1
         if self.accesses:
             self._stall_on_banks(at)
-        if self.status is not Status.RUNNING:
-            self.blocked_packet = at
 
     def _execute(self, step: Step) -> None:
         """Execute a step: gather, compute, and leave the results to land."""
