@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_image
 
 from kernels import conv2d_forward
 from simulator import simulate
-from simulator.output import write_whole
+from simulator.reporting.output import write_whole
 
 Array = np.ndarray[Any, Any]
 

@@ -20,9 +20,9 @@ import click
 from isa import Machine
 from kernels import conv2d_forward
 from simulator import simulate
+from simulator.reporting.trace import Trace
 from simulator.result import DMA_WAIT, TransferResult
 from simulator.simulate import Run
-from simulator.trace import Trace
 
 SHOWN = 10_000
 """Cycles whose transfers are printed, from the start of the run."""

@@ -3,13 +3,13 @@
 A kernel file needs no more than these names.
 """
 
-from isa.builder import Builder
-from isa.emitter import unless, when_set
 from isa.errors import Ftm7004Error, KernelError, SimulationError, UsageError
-from isa.kernel import Kernel, KernelDefinition, Verdict, Work, kernel
+from isa.language.builder import Builder
+from isa.language.emitter import unless, when_set
+from isa.language.kernel import Kernel, KernelDefinition, Verdict, Work, kernel
+from isa.language.parameters import Count, Padding, Pair
+from isa.language.tensor import Tensor
 from isa.machine import Machine
-from isa.parameters import Count, Padding, Pair
-from isa.tensor import Tensor
 
 __all__ = [
     "Builder",

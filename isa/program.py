@@ -1,8 +1,8 @@
 """A program: packets of operations with the author's lines, the data it needs, its tensors.
 
-Built by `isa.builder`, checked by `isa.legality`, printed by `isa.listing`, run by the simulator.
-Every operation carries where it comes from (source line, loop, buffer): reports, traces and
-errors stand on it.
+Built by `isa.language.builder`, checked by `isa.packing.legality`, printed by `isa.listing`, run by
+the simulator. Every operation carries where it comes from (source line, loop, buffer): reports,
+traces and errors stand on it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The closed vocabulary in which the semantics of every instruction is written.
 
 An instruction entry calls these words on values it never looks into. Each engine brings its own
-values: numpy here (`simulator.numpy_values`), machine code in a compiled engine. Scalar words work
-on 64-bit registers, vector words on lanes of 32 bits. float32 is IEEE-754 binary32, round to
-nearest even, subnormals kept; any NaN equals any NaN (payloads are not defined).
+values: numpy here (`simulator.reference.numpy_values`), machine code in a compiled engine. Scalar
+words work on 64-bit registers, vector words on lanes of 32 bits. float32 is IEEE-754 binary32,
+round to nearest even, subnormals kept; any NaN equals any NaN (payloads are not defined).
 """
 
 from __future__ import annotations

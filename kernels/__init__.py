@@ -1,6 +1,6 @@
 """Programs for the chip: the operators of convolutional networks, by name in `LIBRARY`."""
 
-from isa.kernel import KernelDefinition
+from isa.language.kernel import KernelDefinition
 from kernels.conv import conv2d_forward
 from kernels.elementwise import relu_forward
 from kernels.fully_connected import fc_forward

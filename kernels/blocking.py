@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from isa.allocation import ALIGNMENT
 from isa.errors import KernelError
+from isa.language.allocation import ALIGNMENT
 from isa.machine import Machine
 from kernels.blocks import table_bytes
 from kernels.columns import BatchSplit

@@ -15,6 +15,7 @@ from isa import Builder, Count, Padding, Pair, Tensor, Work, kernel
 from kernels import reference
 from kernels.blocking import Blocking, Shape
 from kernels.columns import BatchSplit, image_rows, rows_to_images
+from kernels.judging import verify_convolution
 from kernels.matrix_product import Matrices, Product
 from kernels.packing import pack_bias, pack_weights
 from kernels.unpack import unpack_images
@@ -100,6 +101,7 @@ def _reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     outputs=lambda p: {"z": Tensor(output_shape(p))},
     work=_work,
     reference=_reference,
+    verify=verify_convolution,
     check=check_window,
 )
 def conv2d_forward(

@@ -15,6 +15,7 @@ from isa import Builder, Count, Tensor, Work, kernel
 from kernels import reference
 from kernels.blocking import Blocking, Shape
 from kernels.columns import BatchSplit
+from kernels.judging import verify_fully_connected
 from kernels.matrix_product import Matrices, Product
 from kernels.packing import pack_bias, pack_weights
 from kernels.window import Extent
@@ -42,6 +43,7 @@ def _work(p: Any) -> Work:
     outputs=lambda p: {"z": Tensor((p.batch, p.out_features))},
     work=_work,
     reference=_reference,
+    verify=verify_fully_connected,
 )
 def fc_forward(
     k: Builder,

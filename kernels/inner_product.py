@@ -19,8 +19,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from isa import Builder
-from isa.allocation import RegisterBlock
 from isa.instruction import Unit
+from isa.language.allocation import RegisterBlock
 from isa.machine import Machine
 from isa.operands import Register
 from kernels.pipeline import PinnedPipeline, shortest_interval

@@ -17,9 +17,9 @@ from attrs import frozen
 
 from isa import Builder
 from isa.descriptor import Plane, TransferRequest
+from isa.language.transfers import Descriptor
 from isa.operands import Register
 from isa.program import Buffer
-from isa.transfers import Descriptor
 from kernels.blocking import Blocking, Shape
 from kernels.blocks import DeviceBlock, each_block
 from kernels.chunks import Chunk, ChunkCursor

@@ -16,8 +16,8 @@ from typing import Any
 from attrs import frozen
 
 from isa import Builder, unless, when_set
-from isa.allocation import ALIGNMENT
 from isa.descriptor import Plane, TransferRequest
+from isa.language.allocation import ALIGNMENT
 from isa.operands import Register
 from isa.program import Buffer
 from kernels.blocks import DeviceBlock, each_block

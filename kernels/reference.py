@@ -72,7 +72,7 @@ def conv2d_needed_macs(
 
 
 @frozen
-class _Tap:
+class Tap:
     """One position of the kernel, with the outputs that use it and the input pixels it meets."""
 
     offset: Pair
@@ -80,11 +80,11 @@ class _Tap:
     inputs: tuple[Any, slice, slice]
 
 
-def _taps(plane: Pair, size: Pair, stride: Pair, pad: Pair) -> Iterator[_Tap]:
+def taps(plane: Pair, size: Pair, stride: Pair, pad: Pair) -> Iterator[Tap]:
     """Yield the kernel's positions in row order, without those that meet padding only."""
     rows, columns = (_meetings(*d) for d in zip(plane, size, stride, pad, strict=True))
     for (m, z_rows, x_rows), (k, z_columns, x_columns) in product(rows, columns):
-        yield _Tap((m, k), (..., z_rows, z_columns), (..., x_rows, x_columns))
+        yield Tap((m, k), (..., z_rows, z_columns), (..., x_rows, x_columns))
 
 
 def _output_plane(plane: Pair, size: Pair, stride: Pair, pad: Pair) -> Pair:
@@ -129,7 +129,7 @@ def conv2d_forward(
     size, images, kernel = _plane(weight), _double(x), _kernel_major(weight)
     z = np.empty((len(x), len(weight), *_output_plane(_plane(x), size, stride, pad)))
     z[:] = _double(bias)[:, None, None]
-    for tap in _taps(_plane(x), size, stride, pad):
+    for tap in taps(_plane(x), size, stride, pad):
         z[tap.outputs] += _across_channels(kernel[tap.offset], images[tap.inputs])
     return relu_forward(z) if relu else z
 
@@ -145,7 +145,7 @@ def conv2d_backward_data(
     plane, size = input_shape[2:], _plane(weight)
     _check_gradient(dz, plane, size, stride, pad)
     gradient, kernel, dx = _double(dz), _kernel_major(weight), np.zeros(input_shape)
-    for tap in _taps(plane, size, stride, pad):
+    for tap in taps(plane, size, stride, pad):
         dx[tap.inputs] += _across_channels(kernel[tap.offset].T, gradient[tap.outputs])
     return dx if x is None else relu_backward(x, dx)
 
@@ -162,7 +162,7 @@ def conv2d_backward_weight(
     _check_gradient(dz, plane, size, stride, pad)
     images, gradient, dweight = _double(x), _double(dz), np.zeros(weight_shape)
     axes = ((0, 2, 3), (0, 2, 3))
-    for tap in _taps(plane, size, stride, pad):
+    for tap in taps(plane, size, stride, pad):
         dweight[(..., *tap.offset)] = np.tensordot(gradient[tap.outputs], images[tap.inputs], axes)
     return dweight, gradient.sum(axis=(0, 2, 3))
 
@@ -179,7 +179,7 @@ def _real_part(extent: int, size: int, start: int) -> tuple[slice, slice]:
     return slice(first, past), slice(start + first, start + past)
 
 
-def _windows(
+def windows(
     x: Real, weight: Real, stride: Pair, pad: Pair, points: NDArray[np.integer[Any]]
 ) -> Iterator[tuple[int, Double, Double]]:
     """Yield for each output (n, o, i, j): o, then its real pixels and their weights, (C, h, w)."""
@@ -208,8 +208,8 @@ def conv2d_forward_points(
     points: NDArray[np.integer[Any]],
 ) -> Double:
     """Return only the outputs at `points`, rows of (n, o, i, j): a sample of a large run."""
-    windows = _windows(x, weight, stride, pad, points)
-    z = np.array([float(bias[o]) + (pixels * kernel).sum() for o, pixels, kernel in windows])
+    seen = windows(x, weight, stride, pad, points)
+    z = np.array([float(bias[o]) + (pixels * kernel).sum() for o, pixels, kernel in seen])
     return relu_forward(z) if relu else z
 
 
@@ -223,9 +223,9 @@ def conv2d_magnitude_points(
     points: NDArray[np.integer[Any]],
 ) -> Double:
     """Return `conv2d_magnitude` at `points`, rows of (n, o, i, j)."""
-    windows = _windows(x, weight, stride, pad, points)
+    seen = windows(x, weight, stride, pad, points)
     return np.array(
-        [abs(float(bias[o])) + np.abs(pixels * kernel).sum() for o, pixels, kernel in windows]
+        [abs(float(bias[o])) + np.abs(pixels * kernel).sum() for o, pixels, kernel in seen]
     )
 
 
@@ -242,7 +242,7 @@ def maxpool2d_forward(x: Real, size: Pair, stride: Pair) -> tuple[Double, Indice
     corner = (np.arange(rows) * stride[0] * width)[:, None] + np.arange(columns) * stride[1]
     z = np.full((*x.shape[:2], rows, columns), -np.inf)
     index = np.broadcast_to(corner, z.shape).astype(np.int64)
-    for tap in _taps((height, width), size, stride, no_pad):
+    for tap in taps((height, width), size, stride, no_pad):
         pixels = images[tap.inputs]
         wins = (pixels > z) | np.isnan(pixels)
         z = np.where(wins, pixels, z)

@@ -10,9 +10,9 @@ from attrs import frozen
 
 from isa import Builder
 from isa.descriptor import TransferRequest
+from isa.language.transfers import Descriptor
 from isa.operands import Register
 from isa.program import Buffer
-from isa.transfers import Descriptor
 
 
 @frozen

@@ -15,12 +15,12 @@ from isa.descriptor import TransferRequest, decode
 from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.program import Program
-from simulator.checks import Checker
-from simulator.core import Core
+from simulator.checking.checker import Checker
 from simulator.dma import CheckedTransfer, checked_transfer
 from simulator.events import BAD_MASK, BUSY, DISAGREES, Events, Finished, units_per_cycle
 from simulator.memory import Memory
-from simulator.numpy_values import quiet_floats
+from simulator.reference.core import Core
+from simulator.reference.numpy_values import quiet_floats
 from simulator.result import BARRIER, DMA_WAIT, ChipResult, Tracer, TransferResult
 from simulator.sharing import IDLE, IN_FLIGHT, NONE
 from simulator.state import Status

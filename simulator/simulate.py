@@ -11,13 +11,13 @@ import numpy as np
 from attrs import frozen
 
 from isa.errors import UsageError, unknown
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from isa.machine import Machine
 from isa.program import Program
 from simulator.chip import Chip, Progress
-from simulator.report import Report, make_report
+from simulator.reporting.report import Report, make_report
+from simulator.reporting.trace import Trace
 from simulator.result import ChipResult
-from simulator.trace import Trace
 
 ENGINES = ("reference", "compiled")
 

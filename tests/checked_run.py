@@ -14,7 +14,7 @@ import pytest
 
 from isa import Builder, SimulationError, Tensor, kernel
 from isa.descriptor import Plane, TransferRequest
-from isa.kernel import KernelDefinition
+from isa.language.kernel import KernelDefinition
 from isa.operands import File, Register
 from isa.program import Buffer
 from simulator.simulate import Run, simulate

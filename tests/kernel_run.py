@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from isa.machine import Machine
 from simulator.simulate import Run, simulate
 

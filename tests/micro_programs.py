@@ -20,8 +20,8 @@ from isa.descriptor import Plane, TransferRequest
 from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.chip import Chip
-from simulator.core import Core
 from simulator.memory import Memory
+from simulator.reference.core import Core
 from simulator.result import ChipResult
 
 R, VR, AR, OR, ENTRY = (

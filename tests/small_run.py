@@ -18,11 +18,11 @@ from __future__ import annotations
 from typing import Any
 
 from isa.instruction import REGISTRY
-from isa.kernel import Kernel, Work, kernel
+from isa.language.kernel import Kernel, Work, kernel
+from isa.language.parameters import Count, Pair
+from isa.language.tensor import Tensor
 from isa.operands import Address, File, Label, Predicate, Register, Update
-from isa.parameters import Count, Pair
 from isa.program import Operation, Origin, Packet, Program
-from isa.tensor import Tensor
 from simulator.result import (
     BARRIER,
     DMA_WAIT,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kernel_run import assert_near, assert_sums, machine, run
 
 from isa.errors import KernelError
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from isa.machine import Machine
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference
 from kernels.blocking import RESERVED_SCALAR_BYTES, Blocking, Shape

@@ -9,7 +9,7 @@ import pytest
 
 from isa import Builder
 from isa.descriptor import TransferRequest
-from isa.tensor import Tensor
+from isa.language.tensor import Tensor
 from tests.micro_programs import (
     AM,
     DDR,

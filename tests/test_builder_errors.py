@@ -12,8 +12,8 @@ import pytest
 
 from isa import Builder, KernelError, when_set
 from isa.descriptor import Plane, TransferRequest
+from isa.language.tensor import Tensor
 from isa.operands import Label
-from isa.tensor import Tensor
 from tests.micro_programs import (
     AM,
     AR,
@@ -248,7 +248,7 @@ def test_an_endless_python_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         with k.packet():  # here
             k.smovi(1, R[4])
 
-    monkeypatch.setattr("isa.emitter.MAX_PACKETS", 10)
+    monkeypatch.setattr("isa.language.emitter.MAX_PACKETS", 10)
     with pytest.raises(KernelError) as caught:
         program(body)
     words = "the program passes 10 packets; use a device loop (k.loop) instead of unrolling"

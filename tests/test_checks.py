@@ -14,7 +14,7 @@ from isa import Builder, Machine, SimulationError, unless, when_set
 from isa.descriptor import FIELDS, TransferRequest
 from isa.operands import File, Register
 from simulator.chip import Chip
-from simulator.decode import Write
+from simulator.reference.decode import Write
 from tests.checked_run import ONES, VECTOR, Body, filled, make, refusal, row, rule, run, start
 
 SVR = Register(File.EXCHANGE, -1)

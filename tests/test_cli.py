@@ -15,7 +15,9 @@ import pytest
 from user_kernels import write_kernels
 
 from isa.machine import Machine
-from simulator import cli, cli_progress, trace
+from simulator.cli import commands as cli
+from simulator.cli import progress as cli_progress
+from simulator.reporting import trace
 
 ROOT = Path(__file__).parent.parent
 

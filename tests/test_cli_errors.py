@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from user_kernels import line_of, write_kernels
 
-from simulator import cli, cli_run
+from simulator.cli import commands as cli
+from simulator.cli import run as cli_run
 
 FILES = {
     "syntax.py": "import isa\n\ndef broken(:\n    pass\n",

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from simulator.loading import find_kernel
+from simulator.cli.loading import find_kernel
 from simulator.simulate import simulate
 
 FOLDER = Path(__file__).parent.parent / "examples"

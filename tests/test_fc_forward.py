@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_run import Array, assert_near, assert_sums, run, sprinkled
 
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from kernels import fc_forward, reference
 
 # batch cores in_features out_features relu

@@ -14,7 +14,7 @@ import pytest
 from kernel_run import machine, run
 
 from isa.instruction import Unit
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from isa.listing import listing
 from isa.program import Origin, Packet, Program
 from kernels import LIBRARY, conv2d_forward, fc_forward

@@ -2,7 +2,7 @@
 
 Integers come from Python's, float32 arithmetic from float64 rounded once (53 bits are enough for
 one operation on 24), fused multiply-adds from libm, the rest is worked by hand. Semantics run on
-`simulator.numpy_values`; sources are read-only, so an instruction that changes one fails.
+`simulator.reference.numpy_values`; sources are read-only, so an instruction that changes one fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 import isa.instructions  # noqa: F401  (fills the registry)
 from isa.instruction import REGISTRY
 from isa.values import ControlWords
-from simulator.numpy_values import NumpyScalar, NumpyVector, quiet_floats
+from simulator.reference.numpy_values import NumpyScalar, NumpyVector, quiet_floats
 
 LANES = 16
 SCALAR, VECTOR = NumpyScalar(), NumpyVector(LANES)

@@ -15,9 +15,9 @@ from attrs import evolve
 import isa.instructions  # noqa: F401  (fills the registry)
 from isa.errors import KernelError
 from isa.instruction import REGISTRY
-from isa.legality import REPORTED, check, findings
 from isa.machine import Machine
 from isa.operands import Address, File, Label, Predicate, Register
+from isa.packing.legality import REPORTED, check, findings
 from isa.program import Buffer, Operation, Origin, Packet, Program
 
 MACHINE = Machine.load("ft-m7004")

@@ -8,8 +8,8 @@ import pytest
 
 from isa import Builder, Machine, UsageError
 from isa.instruction import Unit
-from isa.kernel import Kernel, kernel
-from isa.tensor import Tensor
+from isa.language.kernel import Kernel, kernel
+from isa.language.tensor import Tensor
 from tests.micro_programs import Bench, R, machine, one
 
 RECORD = Machine.load()

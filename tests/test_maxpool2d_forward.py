@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernel_run import Array, assert_near, run
 
 from isa.errors import UsageError
-from isa.kernel import Kernel
+from isa.language.kernel import Kernel
 from kernels import maxpool2d_forward, reference
 
 # Every pair of values of two columns stands in some row: a covering set, not the full product.

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from simulator.numpy_values import NumpyScalar, NumpyVector, quiet_floats
+from simulator.reference.numpy_values import NumpyScalar, NumpyVector, quiet_floats
 
 LANES = 16
 SCALAR, VECTOR = NumpyScalar(), NumpyVector(LANES)

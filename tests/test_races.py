@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from isa import Builder
 from isa.descriptor import Plane, TransferRequest
+from isa.language.transfers import Descriptor
 from isa.program import Origin, Program
-from isa.transfers import Descriptor
+from simulator.checking.footprint import Footprint
+from simulator.checking.races import Races, Started
+from simulator.checking.shadow import MemoryShadow
 from simulator.dma import CheckedTransfer
-from simulator.footprint import Footprint
 from simulator.memory import Memory
-from simulator.races import Races, Started
-from simulator.shadow import MemoryShadow
 from simulator.simulate import simulate
 from tests import checked_run
 from tests.checked_run import ONES, VECTOR, WORDS, Body, X, filled, refusal, row, run, start

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from isa import operands
-from isa.builder import Builder
 from isa.instruction import REGISTRY, Instruction, Unit
 from isa.instructions import GROUPS
+from isa.language.builder import Builder
 from isa.machine import Machine
 from isa.operands import AddressKind, File, Kind, Label, Operand, Predicate, Register
 from isa.program import Operation, operation_text

@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 from small_run import make_kernel, small_program, small_result
 
-from isa.kernel import Verdict
+from isa.language.kernel import Verdict
+from isa.language.tensor import Tensor
 from isa.machine import Machine
 from isa.program import Buffer, Program, TensorPlacement
-from isa.tensor import Tensor
-from simulator.counters import LoopCount
-from simulator.rendering import render
-from simulator.report import Report, make_report
+from simulator.reporting.counters import LoopCount
+from simulator.reporting.rendering import render
+from simulator.reporting.report import Report, make_report
 
 # The keys that users' scripts rely on, in their order.
 KEYS = [

@@ -19,8 +19,8 @@ from isa.errors import KernelError
 from isa.instruction import REGISTRY, Effect
 from isa.machine import Machine
 from isa.operands import Address, File, Label, Operand, Predicate, Register
+from isa.packing.scheduler import schedule
 from isa.program import Operation, Origin, Packet
-from isa.scheduler import schedule
 
 MACHINE = Machine.load("ft-m7004")
 R0, R4, R5, R6, R7 = (Register(File.SCALAR, i) for i in (0, 4, 5, 6, 7))

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import isa.instructions  # noqa: F401  (fills the registry)
 from isa import operands as kinds
 from isa.instruction import REGISTRY, SYNCHRONISING, Effect, Instruction
-from isa.legality import findings
 from isa.machine import Machine
 from isa.operands import Address, AddressKind, File, Kind, Label, Predicate, Register, Update
+from isa.packing.legality import findings
+from isa.packing.scheduler import schedule
 from isa.program import Operation, Origin, Packet, Program
-from isa.scheduler import schedule
 
 MACHINE = Machine.load("ft-m7004")
 LATENCY = MACHINE.latency

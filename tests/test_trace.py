@@ -12,8 +12,8 @@ from small_run import small_program, small_result
 
 from isa.errors import UsageError
 from isa.machine import Machine
+from simulator.reporting.trace import Trace
 from simulator.result import BARRIER, DMA_WAIT, StallPlace
-from simulator.trace import Trace
 
 MACHINE = Machine.load()
 SLOTS = MACHINE.issue.slots

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from isa.errors import KernelError
-from isa.kernel import Kernel, Verdict, kernel
-from isa.tensor import Tensor
-from simulator.verification import judge
+from isa.language.kernel import Kernel, Verdict, kernel
+from isa.language.tensor import Tensor
+from simulator.reporting.verification import judge
 
 
 def kernel_with(reference, **more) -> Kernel:

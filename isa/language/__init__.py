@@ -1,0 +1,1 @@
+"""What kernels are written in: registers and buffers by name, operations, loops, transfers."""

@@ -1,0 +1,203 @@
+"""A kernel is a recipe: a decorated function, its parameters and tensors, and how to judge it.
+
+`@kernel(...)` makes a `KernelDefinition`; calling it with parameters checks them and gives a
+`Kernel`; `Kernel.program(machine, cores)` runs the function once and caches the program, because
+blocking, schedule and batch split depend on both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from attrs import define, field, frozen
+
+from isa.errors import Ftm7004Error, UsageError
+from isa.language.builder import Builder
+from isa.language.parameters import Parameter, checked_values, parameters_of
+from isa.language.tensor import Tensor
+from isa.machine import Machine
+from isa.program import Origin, Program
+
+Array = np.ndarray[Any, Any]
+Shapes = Callable[[Any], Mapping[str, Tensor]]
+
+
+@frozen
+class Work:
+    """What the mathematics of a kernel asks for, from its shapes alone.
+
+    `flops` is the nominal count (padding included), `multiply_adds` those on real data.
+    """
+
+    flops: int = 0
+    multiply_adds: int = 0
+
+
+@frozen
+class Verdict:
+    """Result of comparing one run's outputs with the reference.
+
+    `error` is the largest deviation in units of the allowed one (at most 1 passes) and
+    `max_error` the largest absolute deviation; `sampled` says what was compared.
+    """
+
+    passed: bool
+    max_error: float
+    compared: str
+
+
+Verify = Callable[[Any, Mapping[str, Array], Mapping[str, Array]], Verdict]
+
+
+@frozen
+class KernelDefinition:
+    """A kernel family; call it with parameters to get a `Kernel`."""
+
+    name: str
+    function: Callable[..., None]
+    parameters: Mapping[str, Parameter]
+    inputs: Shapes
+    outputs: Shapes
+    meaning: str
+    work: Callable[[Any], Work]
+    reference: Callable[[Any, Mapping[str, Array]], Mapping[str, Array]] | None
+    verify: Verify | None
+    random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None
+    check: Callable[[Any], str | None] | None
+
+    @property
+    def origin(self) -> Origin:
+        """The first line of the kernel function."""
+        code = self.function.__code__
+        return Origin(code.co_filename, code.co_firstlineno)
+
+    def __call__(self, **given: Any) -> Kernel:
+        """Return the kernel with these parameters; raise UsageError for a bad one."""
+        params = checked_values(self.name, self.parameters, given)
+        problem = self.check(SimpleNamespace(**params)) if self.check else None
+        if problem:
+            raise UsageError(f"kernel '{self.name}': {problem}")
+        return Kernel(self, params)
+
+
+@define(eq=False)
+class Kernel:
+    """A kernel with its parameters: a recipe for programs and the truth about their results."""
+
+    definition: KernelDefinition
+    params: dict[str, Any]
+    _programs: dict[tuple[Machine, int], Program] = field(factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def p(self) -> SimpleNamespace:
+        """The parameters as attributes."""
+        return SimpleNamespace(**self.params)
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        return _shapes(self, self.definition.inputs)
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        return _shapes(self, self.definition.outputs)
+
+    @property
+    def work(self) -> Work:
+        return self.definition.work(self.p)
+
+    @property
+    def compulsory_bytes(self) -> int:
+        """Bytes of every input and output once, as the chip stores them."""
+        tensors = [*self.inputs.values(), *self.outputs.values()]
+        return 4 * sum(tensor.words for tensor in tensors)
+
+    def program(self, machine: Machine, cores: int = 1) -> Program:
+        """Return the program for a machine and a number of cores, built once and kept."""
+        if type(cores) is not int or not 1 <= cores <= machine.chip.cores:
+            raise UsageError(
+                f"cores must be from 1 to {machine.chip.cores} on {machine.name}, got {cores!r}"
+            )
+        key = (machine, cores)
+        if key not in self._programs:
+            self._programs[key] = self._build(machine, cores)
+        return self._programs[key]
+
+    def _build(self, machine: Machine, cores: int) -> Program:
+        builder = Builder(self.name, machine, cores, self.inputs, self.outputs, self.params)
+        with builder.at_home(self.definition.origin):
+            builder.begin()
+        self.definition.function(builder, **self.params)
+        with builder.at_home(self.definition.origin):
+            return builder.finish()
+
+    def check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the inputs as arrays; refuse missing, extra, mis-shaped or mistyped ones."""
+        tensors = self.inputs
+        missing = [name for name in tensors if name not in inputs]
+        extra = [name for name in inputs if name not in tensors]
+        if missing or extra:
+            wrong = [f"missing {', '.join(missing)}"] if missing else []
+            wrong += [f"unknown {', '.join(extra)}"] if extra else []
+            raise UsageError(
+                f"kernel '{self.name}' takes inputs {', '.join(tensors)}: {'; '.join(wrong)}"
+            )
+        return {name: tensor.check(name, inputs[name]) for name, tensor in tensors.items()}
+
+    def make_inputs(self, seed: int = 0) -> dict[str, Array]:
+        """Return seeded random inputs, uniform in [-1, 1) unless the kernel says otherwise."""
+        generator = np.random.default_rng(seed)
+        if self.definition.random_inputs is not None:
+            return dict(self.definition.random_inputs(self.p, generator))
+        return {name: _random(tensor, generator) for name, tensor in self.inputs.items()}
+
+
+def _random(tensor: Tensor, generator: np.random.Generator) -> Array:
+    if tensor.dtype.kind == "f":
+        return generator.uniform(-1, 1, tensor.shape).astype(tensor.dtype)
+    return generator.integers(0, 100, tensor.shape).astype(tensor.dtype)
+
+
+def _shapes(kernel: Kernel, shapes: Shapes) -> Mapping[str, Tensor]:
+    tensors = shapes(kernel.p)
+    for name, tensor in tensors.items():
+        if any(extent < 1 for extent in tensor.shape) or math.prod(tensor.shape) > 2**34:
+            raise UsageError(f"kernel '{kernel.name}': tensor '{name}' has shape {tensor.shape}")
+    return tensors
+
+
+def kernel(
+    *,
+    inputs: Shapes,
+    outputs: Shapes,
+    work: Callable[[Any], Work] = lambda p: Work(),
+    reference: Callable[[Any, Mapping[str, Array]], Mapping[str, Array]] | None = None,
+    verify: Verify | None = None,
+    random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None = None,
+    check: Callable[[Any], str | None] | None = None,
+) -> Callable[[Callable[..., None]], KernelDefinition]:
+    """Make a kernel of a function `f(k: Builder, **parameters)`, each parameter with a default.
+
+    `inputs(p)` and `outputs(p)` give the tensors for parameters `p` (attributes); `reference(p,
+    inputs)` computes the outputs in numpy float64; `verify(p, inputs, outputs)` replaces the
+    plain comparison; `work(p)` counts flops; `check(p)` returns what is wrong with parameters.
+    """
+
+    def decorate(function: Callable[..., None]) -> KernelDefinition:
+        meaning = (function.__doc__ or "").strip().partition("\n")[0]
+        return KernelDefinition(
+            function.__name__, function, parameters_of(function), inputs, outputs, meaning,
+            work, reference, verify, random_inputs, check,
+        )  # fmt: skip
+
+    return decorate
+
+
+__all__ = ["Ftm7004Error", "Kernel", "KernelDefinition", "Verdict", "Work", "kernel"]

@@ -1,0 +1,193 @@
+"""Registers, memory and source lines: what every part of the builder stands on.
+
+`Storage` hands out named registers and buffers, gives them back when a scope ends, and knows the
+author's line, so that everything emitted or refused can name it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from math import prod
+from pathlib import Path
+
+from isa.errors import KernelError
+from isa.language.allocation import MemoryPool, RegisterBlock, RegisterPool, halves
+from isa.machine import Machine
+from isa.operands import File, Register
+from isa.program import Buffer, Origin
+
+LOOP_PREDICATE = Register(File.SCALAR, 0)
+"""R0 holds the conditions of the builder's own branches."""
+
+SCALAR_BASE = Register(File.ADDRESS, 15)
+"""AR15 always holds the first byte of SM, so that `*+AR15[n]` reaches every constant."""
+
+
+class Storage:
+    """Named registers and buffers of one program under construction."""
+
+    def __init__(self, name: str, machine: Machine, cores: int) -> None:
+        self.name, self.machine, self.cores = name, machine, cores
+        self.registers = RegisterPool(
+            machine.issue.scalar_predicates, machine.issue.lane_predicates
+        )
+        self.registers.owner[LOOP_PREDICATE] = "the builder's branches"
+        self.registers.owner[SCALAR_BASE] = "the start of SM"
+        self.am_pool = MemoryPool("AM", machine.am.base, machine.am.bytes)
+        self.sm_pool = MemoryPool("SM", machine.sm.base, machine.sm.bytes)
+        self.ddr_pool = MemoryPool("DDR", machine.ddr.base, machine.ddr.bytes)
+        self._loops: list[str] = []
+        self._scopes: list[list[Register]] = [[]]
+        self._buffer_of: dict[Register, str] = {}
+        self._home: Origin | None = None
+
+    def origin(self, skip: int = 0) -> Origin:
+        """Return the line of the author's file that is being executed."""
+        if self._home is not None:
+            return self._home
+        frame = sys._getframe(1 + skip)
+        while frame.f_back is not None and _is_own(frame.f_code.co_filename):
+            frame = frame.f_back
+        return Origin(frame.f_code.co_filename, frame.f_lineno, "/".join(self._loops))
+
+    @contextmanager
+    def at_home(self, home: Origin) -> Iterator[None]:
+        """Take `home` for the author's line: for what the builder itself adds to a program."""
+        self._home = home
+        try:
+            yield
+        finally:
+            self._home = None
+
+    def error(self, message: str) -> KernelError:
+        """Return an error that names the author's line."""
+        return KernelError(f"{self.origin()}: {message}")
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Give back, at the end, the registers and buffers taken inside."""
+        pools = (self.am_pool, self.sm_pool)
+        marks = [pool.next for pool in pools]
+        self._scopes.append([])
+        try:
+            yield
+        finally:
+            registers = self._scopes.pop()
+            self.registers.release(registers)
+            for register in registers:
+                self._buffer_of.pop(register, None)
+            if any(pool.next != mark for pool, mark in zip(pools, marks, strict=True)):
+                self.flush()  # one block must not see two buffers share memory
+            for pool, mark in zip(pools, marks, strict=True):
+                pool.next = mark
+
+    def flush(self) -> None:
+        """End the current stretch of scheduled operations."""
+
+    def _take(self, file: File, name: str, count: int, candidates: list[int]) -> list[Register]:
+        try:
+            taken = self.registers.take(file, name, count, candidates)
+        except KernelError as error:
+            raise self.error(str(error)) from None
+        self._scopes[-1] += taken
+        return taken
+
+    def _one(self, file: File, name: str, candidates: list[int]) -> Register:
+        return self._take(file, name, 1, candidates)[0]
+
+    def _registers(self, file: File, name: str, shape: tuple[int, ...]) -> RegisterBlock:
+        taken = self._take(file, name, prod(shape), self.registers.general(file))
+        return RegisterBlock(name, taken, shape)
+
+    def scalar(self, name: str) -> Register:
+        """Take one scalar register."""
+        return self._one(File.SCALAR, name, self.registers.general(File.SCALAR))
+
+    def scalars(self, name: str, *shape: int) -> RegisterBlock:
+        """Take a block of scalar registers of that shape."""
+        return self._registers(File.SCALAR, name, shape)
+
+    def vector(self, name: str) -> Register:
+        """Take one vector register."""
+        return self._one(File.VECTOR, name, self.registers.general(File.VECTOR))
+
+    def vectors(self, name: str, *shape: int) -> RegisterBlock:
+        """Take a block of vector registers of that shape."""
+        return self._registers(File.VECTOR, name, shape)
+
+    def scalar_predicate(self, name: str) -> Register:
+        """Take a scalar register that can predicate instructions; R0 serves the builder's loops."""
+        candidates = list(range(1, self.machine.issue.scalar_predicates))
+        return self._one(File.SCALAR, name, candidates)
+
+    def lane_predicate(self, name: str) -> Register:
+        """Take a vector register that can predicate lanes."""
+        return self._one(File.VECTOR, name, list(range(self.machine.issue.lane_predicates)))
+
+    def vector_address(self, name: str) -> Register:
+        """Take one of AR0-AR7."""
+        return self._one(File.ADDRESS, name, list(halves(vector=True)))
+
+    def scalar_address(self, name: str) -> Register:
+        """Take one of AR8-AR14 (AR15 always holds the start of SM)."""
+        return self._one(File.ADDRESS, name, list(halves(vector=False))[:-1])
+
+    def vector_offset(self, name: str) -> Register:
+        """Take one of OR0-OR7."""
+        return self._one(File.OFFSET, name, list(halves(vector=True)))
+
+    def scalar_offset(self, name: str) -> Register:
+        """Take one of OR8-OR15."""
+        return self._one(File.OFFSET, name, list(halves(vector=False)))
+
+    def scalar_pair(self, name: str) -> Register:
+        """Take an even/odd pair of scalar registers; return the even one."""
+        return self._pair(File.SCALAR, name)
+
+    def vector_pair(self, name: str) -> Register:
+        """Take an even/odd pair of vector registers; return the even one."""
+        return self._pair(File.VECTOR, name)
+
+    def _pair(self, file: File, name: str) -> Register:
+        try:
+            (even,) = self.registers.take_pairs(file, name, 1)
+        except KernelError as error:
+            raise self.error(str(error)) from None
+        self._scopes[-1] += [even, Register(file, even.index + 1)]
+        return even
+
+    def array_buffer(self, name: str, size: int) -> Buffer:
+        """Take `size` bytes of AM until the scope ends."""
+        return self._memory(self.am_pool, name, size)
+
+    def scalar_buffer(self, name: str, size: int) -> Buffer:
+        """Take `size` bytes of SM until the scope ends."""
+        return self._memory(self.sm_pool, name, size)
+
+    def ddr_buffer(self, name: str, size: int) -> Buffer:
+        """Take `size` bytes of DDR for the whole program."""
+        return self._memory(self.ddr_pool, name, size)
+
+    def _memory(self, pool: MemoryPool, name: str, size: int, permanent: bool = False) -> Buffer:
+        taken = {buffer.name for buffer in pool.buffers}
+        unique = next(n for n in _numbered(name) if n not in taken)
+        try:
+            return pool.take(unique, size, permanent)
+        except KernelError as error:
+            raise self.error(str(error)) from None
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name} {number}"
+
+
+def _is_own(file: str) -> bool:
+    return Path(file).parent == _OWN_FOLDER or file.endswith("contextlib.py")
+
+
+_OWN_FOLDER = Path(__file__).parent

@@ -1,0 +1,115 @@
+"""How far right float32 sums may be from the truth: a limit for each output, for `judging`.
+
+An output is a chain of fused multiply-adds: the bias, then the products in the order of the image
+rows (window row, window column, channel). Each rounds once, by at most 2**-24 of the sum s_k that
+it leaves, so K of them end at most 2**-24 * (|s_1| + ... + |s_K|) from the truth, but for what is
+of second order. Where products have random signs that is about sqrt(K) * 2**-24 of the sum of
+their magnitudes; where all are alike, as on constant images, K / 2 * 2**-24 of it, and results
+really come near that. No multiple of the magnitude alone would serve both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import numpy as np
+from attrs import define, field
+
+from kernels import reference
+
+Array = np.ndarray[Any, Any]
+
+ROUNDING = 2.0**-24
+"""Largest relative error of a rounding to float32."""
+SUBNORMAL_ROUNDING = 2.0**-150
+"""Largest absolute error of one that ends below the normal numbers."""
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@np.errstate(all="ignore")
+def convolution_limits(p: Any, inputs: Mapping[str, Array]) -> Array:
+    """Return the limit of every output of a convolution, (N, O, nH, nW)."""
+    kernel = inputs["weight"].astype(np.float64).transpose(2, 3, 0, 1)
+    plane, terms = (p.height, p.width), p.channels * p.size[0] * p.size[1]
+    extents = zip(plane, p.size, p.stride, p.pad, strict=True)
+    rows, columns = (reference.output_extent(*extent) for extent in extents)
+    limits = np.empty((p.batch, p.filters, rows, columns))
+    for image, its_limits in zip(inputs["x"], limits, strict=True):
+        pixels = image.astype(np.float64).transpose(1, 2, 0)
+        chains = _Chains.start(inputs["bias"], rows, columns)
+        for tap in reference.taps(plane, p.size, p.stride, p.pad):
+            met, factors = pixels[tap.inputs[1:]], kernel[tap.offset].T
+            for run in _runs(p.channels, terms):
+                chains.add(tap.outputs[1:], met[..., run], factors[run])
+        its_limits[:] = _limits(chains.passed, chains.highest, terms).transpose(2, 0, 1)
+    return limits
+
+
+@np.errstate(all="ignore")
+def convolution_limits_at(p: Any, inputs: Mapping[str, Array], points: Array) -> Array:
+    """Return the limits of the outputs at `points`, rows of (n, o, i, j)."""
+    limits = []
+    for o, pixels, kernel in reference.windows(
+        inputs["x"], inputs["weight"], p.stride, p.pad, points
+    ):
+        products = (pixels * kernel).transpose(1, 2, 0).ravel()
+        sums = np.abs(float(inputs["bias"][o]) + np.cumsum(products))
+        limits.append(_limits(sums.sum(), sums.max(initial=0.0), products.size))
+    return np.array(limits)
+
+
+@np.errstate(all="ignore")
+def layer_limits(x: Array, weight: Array, bias: Array) -> Array:
+    """Return the limit of every output of a fully connected layer, (N, M)."""
+    pixels, factors = x.astype(np.float64), weight.astype(np.float64).T
+    chains = _Chains.start(bias, len(x))
+    for run in _runs(len(factors), len(factors)):
+        chains.add(..., pixels[:, run], factors[run])
+    return _limits(chains.passed, chains.highest, len(factors))
+
+
+@define
+class _Chains:
+    """Sums of many outputs on their way from bias to end, and all that they passed."""
+
+    sums: Array
+    """So far, in float64; outputs in the last dimension."""
+    passed: Array = field(init=False)
+    """Upper bounds of |s_1| + ... + |s_k|."""
+    highest: Array = field(init=False)
+    """Upper bounds of the largest of them."""
+
+    def __attrs_post_init__(self) -> None:
+        self.passed, self.highest = np.zeros(self.sums.shape), np.abs(self.sums)
+
+    @staticmethod
+    def start(bias: Array, *shape: int) -> _Chains:
+        """Return chains (*shape, outputs) that have their bias."""
+        return _Chains(np.tile(bias.astype(np.float64), (*shape, 1)))
+
+    def add(self, place: Any, pixels: Array, factors: Array) -> None:
+        """Add a run of terms at a place: pixels (..., terms) by factors (terms, outputs).
+
+        No sum within the run is larger than the one before it and the magnitudes of the run.
+        """
+        reach = np.abs(self.sums[place]) + np.abs(pixels) @ np.abs(factors)
+        self.sums[place] += pixels @ factors
+        self.passed[place] += len(factors) * reach
+        self.highest[place] = np.maximum(self.highest[place], reach)
+
+
+def _limits(passed: Array, highest: Array, terms: int) -> Array:
+    """Return the limits of sums of so many terms; the factor is for errors of second order.
+
+    A sum that may pass float32's range on its way has no limit, for it may end anywhere.
+    """
+    limits = ROUNDING * (1 + ROUNDING) ** terms * passed + SUBNORMAL_ROUNDING * terms
+    return np.where(np.isfinite(passed) & (highest > LARGEST), np.inf, limits)
+
+
+def _runs(total: int, terms: int) -> list[slice]:
+    """Cut `total` terms into runs whose magnitudes are small beside a sum of all `terms`."""
+    length = max(8, isqrt(terms) // 2)
+    return [slice(first, min(first + length, total)) for first in range(0, total, length)]

@@ -1,0 +1,1 @@
+"""Checked runs: uninitialised reads, broken store latencies, races, forgotten transfers."""

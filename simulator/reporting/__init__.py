@@ -1,0 +1,1 @@
+"""What a run tells: report, trace, verification, and files written whole or not at all."""
