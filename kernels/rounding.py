@@ -63,11 +63,10 @@ def convolution_limits_at(p: Any, inputs: Mapping[str, Array], points: Array) ->
 @np.errstate(all="ignore")
 def layer_limits(x: Array, weight: Array, bias: Array) -> Array:
     """Return the limit of every output of a fully connected layer, (N, M)."""
-    pixels, factors = x.astype(np.float64), weight.astype(np.float64).T
-    chains = _Chains.start(bias, len(x))
-    for run in _runs(len(factors), len(factors)):
-        chains.add(..., pixels[:, run], factors[run])
-    return _limits(chains.passed, chains.highest, len(factors))
+    chains, terms = _Chains.start(bias, len(x)), x.shape[1]
+    for run in _runs(terms, terms):
+        chains.add(..., x[:, run].astype(np.float64), weight[:, run].T.astype(np.float64))
+    return _limits(chains.passed, chains.highest, terms)
 
 
 @define

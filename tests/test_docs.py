@@ -102,7 +102,7 @@ def matches(shown: str, produced: str) -> bool:
 
 def run(command: str, folder: Path) -> tuple[int, str]:
     """Run an `ftm7004` command; return its exit status and what it printed."""
-    words = [sys.executable, "-m", "simulator.cli.commands", *command.split()[1:]]
+    words = [sys.executable, "-m", "simulator.cli", *command.split()[1:]]
     done = subprocess.run(
         words,
         cwd=folder,
