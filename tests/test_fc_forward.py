@@ -118,7 +118,7 @@ def test_nan_and_infinity_as_in_pytorch(kernel: Kernel, engine: str) -> None:
     assert_near(run(kernel, inputs, engine, cores=3).outputs["z"], expected, 1e-5)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.tuples(st.integers(1, 140), st.integers(1, 40), st.integers(1, 36)),
     relu=st.booleans(),

@@ -11,14 +11,14 @@ from typing import Any
 
 import attrs
 import pytest
-from kernel_run import machine, run
+from kernel_run import machine
 
 from isa.instruction import Unit
 from isa.language.kernel import Kernel
 from isa.listing import listing
-from isa.program import Origin, Packet, Program
+from isa.program import Program
 from kernels import LIBRARY, conv2d_forward, fc_forward
-from simulator.simulate import Run
+from simulator.simulate import Run, simulate
 
 Golden = Callable[[str, str], None]
 
@@ -90,38 +90,35 @@ def test_a_step_loads_each_weight_and_each_vector_once(batch: int, counts: dict[
 
 # Cycles ----------------------------------------------------------------------------------------
 
-CYCLES: list[tuple[str, dict[str, Any], int]] = [
-    ("conv2d_forward", {"batch": 64, "channels": 8, "filters": 8, "height": 4, "width": 4}, 1),
-    ("conv2d_forward", {"batch": 96, "channels": 8, "filters": 16, "height": 3, "width": 3}, 3),
-    ("conv2d_forward", {"batch": 20, "channels": 4, "filters": 17, "height": 4, "stride": 2, "relu": True}, 4),
-    (
-        "conv2d_forward",
-        {"batch": 130, "channels": 3, "filters": 8, "height": 4, "layout": "nchw"},
-        4,
-    ),
-    ("conv2d_forward", {"batch": 2, "channels": 2, "filters": 9, "size": (1, 5), "pad": (0, 2)}, 3),
-    ("fc_forward", {"batch": 64, "in_features": 200, "out_features": 24}, 1),
-    ("fc_forward", {"batch": 70, "in_features": 120, "out_features": 40, "relu": True}, 3),
-    ("fc_forward", {"batch": 256, "in_features": 128, "out_features": 10}, 4),
-    ("maxpool2d_forward", {"batch": 64, "channels": 8, "height": 4, "width": 4}, 1),
-    ("maxpool2d_forward", {"batch": 64, "channels": 4, "height": 5, "width": 5, "size": 3}, 4),
-    (
-        "maxpool2d_forward",
-        {"batch": 40, "channels": 2, "width": 18, "size": (2, 17), "stride": 1},
-        3,
-    ),
-    ("relu_forward", {"batch": 64, "features": 500}, 1),
-    ("relu_forward", {"batch": 65, "features": 333}, 4),
+CYCLES = [
+    ("conv2d_forward", "batch=64 channels=8 filters=8 height=4 width=4", 1),
+    ("conv2d_forward", "batch=96 channels=8 filters=16 height=3 width=3", 3),
+    ("conv2d_forward", "batch=20 channels=4 filters=17 height=4 stride=2 relu=true", 4),
+    ("conv2d_forward", "batch=130 channels=3 filters=8 height=2 width=4 layout=nchw", 4),
+    ("conv2d_forward", "batch=2 channels=2 filters=9 height=3 size=1x5 pad=0x2", 3),
+    ("fc_forward", "batch=64 in_features=200 out_features=24", 1),
+    ("fc_forward", "batch=70 in_features=120 out_features=40 relu=true", 3),
+    ("fc_forward", "batch=256 in_features=128 out_features=10", 4),
+    ("maxpool2d_forward", "batch=64 channels=8 height=4 width=4", 1),
+    ("maxpool2d_forward", "batch=64 channels=4 height=5 width=5 size=3", 4),
+    ("maxpool2d_forward", "batch=40 channels=2 height=3 width=18 size=2x17 stride=1", 3),
+    ("relu_forward", "batch=64 features=500", 1),
+    ("relu_forward", "batch=65 features=333", 4),
 ]
 
 
-def line(kernel: Kernel, cores: int, result: Run) -> str:
+def kernel_of(name: str, params: str) -> Kernel:
+    definition = LIBRARY[name]
+    given = dict(part.split("=") for part in params.split())
+    return definition(**{n: definition.parameters[n].parse(text) for n, text in given.items()})
+
+
+def line(title: str, cores: int, result: Run) -> str:
     report = result.report
-    params = " ".join(f"{name}={value}" for name, value in kernel.params.items())
     stalls = " ".join(f"{cause}={count}" for cause, count in report.stalls.items())
     return (
-        f"{kernel.name} {params}\n"
-        f"    cores {cores}  cycles {report.cycles}  packets {report.packets}"
+        f"{title} on {cores}:\n"
+        f"    cycles {report.cycles}  packets {report.packets}"
         f"  mac_utilization {report.mac_utilization:.4f}  stalls {stalls}"
     )
 
@@ -129,6 +126,7 @@ def line(kernel: Kernel, cores: int, result: Run) -> str:
 def test_cycles(golden: Golden, engine: str) -> None:
     lines = []
     for name, params, cores in CYCLES:
-        kernel = LIBRARY[name](**params)
-        lines.append(line(kernel, cores, run(kernel, kernel.make_inputs(), engine, cores)))
+        kernel = kernel_of(name, params)
+        result = simulate(kernel, kernel.make_inputs(), cores=cores, engine=engine)
+        lines.append(line(f"{name} {params}", cores, result))
     golden("cycles", "\n".join(lines))

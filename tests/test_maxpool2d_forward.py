@@ -203,7 +203,7 @@ def test_a_window_as_wide_as_the_image(width: int, engine: str) -> None:
     assert_as_numpy(kernel, x, outputs)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), cores=st.integers(1, 4))
 def test_any_small_shape(data: st.DataObject, cores: int, engine: str) -> None:
     extents = st.tuples(st.integers(1, 6), st.integers(1, 6))
