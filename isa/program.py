@@ -168,15 +168,18 @@ class Program:
     outputs: Mapping[str, TensorPlacement] = field(factory=dict)
     scalar_data: tuple[tuple[tuple[int, np.ndarray[Any, Any]], ...], ...] = ()
     buffers: tuple[Buffer, ...] = ()
+    lifetimes: Mapping[Buffer, range] = field(factory=dict)
+    """Packets for which a buffer holds its bytes; scopes use AM and SM one after the other."""
     ddr_bytes: int = 0
 
     def target(self, label: Label) -> int:
         """Return the packet number of a label."""
         return self.labels[label.name]
 
-    def buffer_at(self, address: int) -> Buffer | None:
-        """Return the buffer that holds a byte address, for messages and traces."""
-        for buffer in self.buffers:
-            if buffer.address <= address < buffer.end:
+    def buffer_at(self, address: int, packet: int | None = None) -> Buffer | None:
+        """Return the buffer that holds a byte address, at a packet if given; for messages."""
+        held = [buffer for buffer in self.buffers if buffer.address <= address < buffer.end]
+        for buffer in held:
+            if packet is None or packet in self.lifetimes.get(buffer, (packet,)):
                 return buffer
-        return None
+        return held[0] if held else None

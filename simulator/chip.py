@@ -221,8 +221,8 @@ class Chip:
             id=finished.id,
             mask=finished.mask,
             channels=finished.channels,
-            source=self._name(request.source.address),
-            destination=self._name(request.destination.address),
+            source=self._name(request.source.address, packet),
+            destination=self._name(request.destination.address, packet),
             mode=" ".join(modes) or "copy",
             ddr_bytes=finished.bytes,
             first_request=finished.first_request,
@@ -232,8 +232,8 @@ class Chip:
             packet=packet,
         )
 
-    def _name(self, address: int) -> str:
-        buffer = self.program.buffer_at(address)
+    def _name(self, address: int, packet: int) -> str:
+        buffer = self.program.buffer_at(address, packet)
         return buffer.name if buffer else f"{address:#x}"
 
 

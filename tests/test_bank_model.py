@@ -9,8 +9,7 @@ from __future__ import annotations
 import pytest
 
 from isa import Builder, unless, when_set
-from simulator.result import BANK_CONFLICT, DMA_WAIT, StallPlace
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AR,
     DDR,
@@ -25,6 +24,7 @@ from tests.micro_programs import (
     row,
     stalls,
 )
+from simulator.result import BANK_CONFLICT, DMA_WAIT, StallPlace
 
 BANKS = "am.bank_model=true"
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_run import assert_near, assert_sums, machine, run
 
 from isa.errors import KernelError
 from isa.language.kernel import Kernel
 from isa.machine import Machine
+from kernel_run import assert_near, assert_sums, machine, run
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference
 from kernels.blocking import RESERVED_SCALAR_BYTES, Blocking, Shape
 from kernels.columns import BatchSplit
@@ -288,7 +288,7 @@ def test_images_are_turned_to_columns_in_pieces(
         (3, (2, 20), 21, 64, 18_432, 2, 2),  # 72 rows are 2 channels of 36: 2, 1
         (2, (2, 5), 5, 64, 3_072, 2, 2),  # 12 rows are a channel of 4 pixels: 4, 1
         (2, (1, 3), 3, 64, 1_536, 3, 2),  # 6 rows are a channel of 1 pixel
-        (4, (2, 3), 7, 61, 6_000, 1, 2),  # 5,872 bytes beside gaps, 2,440 a channel: 2, 2
+        (3, (2, 3), 7, 61, 4_880, 1, 3),  # 2 * 2,440 bytes, less the gaps before buffers: 1 each
     ],
 )
 def test_pooling_takes_runs_of_channels_and_pieces_of_rows(

@@ -10,7 +10,7 @@ import pytest
 from isa import Builder
 from isa.descriptor import TransferRequest
 from isa.language.tensor import Tensor
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     DDR,
     EASY,

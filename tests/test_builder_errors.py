@@ -14,7 +14,7 @@ from isa import Builder, KernelError, when_set
 from isa.descriptor import Plane, TransferRequest
 from isa.language.tensor import Tensor
 from isa.operands import Label
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AR,
     DDR,

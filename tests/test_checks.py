@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from checked_run import ONES, VECTOR, Body, filled, make, refusal, row, rule, run, start
 from isa import Builder, Machine, SimulationError, unless, when_set
 from isa.descriptor import FIELDS, TransferRequest
 from isa.operands import File, Register
 from simulator.chip import Chip
 from simulator.reference.decode import Write
-from tests.checked_run import ONES, VECTOR, Body, filled, make, refusal, row, rule, run, start
 
 SVR = Register(File.EXCHANGE, -1)
 VLR = Register(File.LANE_MASK)

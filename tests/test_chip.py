@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from isa import Builder, unless, when_set
-from simulator.result import BARRIER, DMA_WAIT, ChipResult
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     DDR,
     EASY,
@@ -28,6 +27,7 @@ from tests.micro_programs import (
     stagger,
     stalls,
 )
+from simulator.result import BARRIER, DMA_WAIT, ChipResult
 
 DATA = 64 * 1024
 """Bytes of DDR in the programs of these tests."""

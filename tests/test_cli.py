@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from user_kernels import write_kernels
 
 from isa.machine import Machine
 from simulator.cli import commands as cli
 from simulator.cli import progress as cli_progress
 from simulator.reporting import trace
+from user_kernels import write_kernels
 
 ROOT = Path(__file__).parent.parent
 

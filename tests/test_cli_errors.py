@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from user_kernels import line_of, write_kernels
 
 from simulator.cli import commands as cli
 from simulator.cli import run as cli_run
+from user_kernels import line_of, write_kernels
 
 FILES = {
     "syntax.py": "import isa\n\ndef broken(:\n    pass\n",

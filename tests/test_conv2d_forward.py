@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from kernel_run import Array, assert_near, assert_sums, run, sprinkled
 
 from isa.errors import UsageError
 from isa.language.kernel import Kernel
+from kernel_run import Array, assert_near, assert_sums, run, sprinkled
 from kernels import conv2d_forward, reference
 
 # Every pair of values of two columns stands in some row: a covering set, not the full product.

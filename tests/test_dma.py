@@ -13,8 +13,7 @@ import pytest
 
 from isa import Builder
 from isa.descriptor import Plane
-from simulator.result import DMA_WAIT, StallPlace
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AM_END,
     AR,
@@ -31,6 +30,7 @@ from tests.micro_programs import (
     stagger,
     stalls,
 )
+from simulator.result import DMA_WAIT, StallPlace
 
 DATA = 64 * 1024
 """Bytes of DDR in the programs of these tests."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_run import Array, assert_near, assert_sums, run, sprinkled
 
 from isa.language.kernel import Kernel
+from kernel_run import Array, assert_near, assert_sums, run, sprinkled
 from kernels import fc_forward, reference
 
 # batch cores in_features out_features relu

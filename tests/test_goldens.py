@@ -11,12 +11,12 @@ from typing import Any
 
 import attrs
 import pytest
-from kernel_run import machine
 
 from isa.instruction import Unit
 from isa.language.kernel import Kernel
 from isa.listing import listing
 from isa.program import Program
+from kernel_run import machine
 from kernels import LIBRARY, conv2d_forward, fc_forward
 from simulator.simulate import Run, simulate
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_run import assert_near, assert_sums, machine, run
 
 from isa import Builder, Tensor, kernel
 from isa.errors import KernelError
 from isa.language.kernel import KernelDefinition
+from kernel_run import assert_near, assert_sums, machine, run
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference, relu_forward
 from kernels.inner_product import Rhythm, Tile
 from kernels.pipeline import PinnedPipeline

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from kernel_run import ROUNDING, Array
 
 from isa.language.comparison import compare_floats, verdict
 from isa.language.kernel import Kernel, Verdict
+from kernel_run import ROUNDING, Array
 from kernels import conv2d_forward, fc_forward, judging, reference
 from kernels.judging import verify_convolution, verify_fully_connected
 from kernels.rounding import convolution_limits, convolution_limits_at, layer_limits

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_run import small_program
 
 from isa.errors import UsageError
 from isa.instruction import REGISTRY
 from isa.listing import listing
 from isa.machine import Machine
 from isa.program import Operation, Origin, Packet, Program
+from small_run import small_program
 
 MACHINE = Machine.load()
 

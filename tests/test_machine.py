@@ -10,7 +10,7 @@ from isa import Builder, Machine, UsageError
 from isa.instruction import Unit
 from isa.language.kernel import Kernel, kernel
 from isa.language.tensor import Tensor
-from tests.micro_programs import Bench, R, machine, one
+from micro_programs import Bench, R, machine, one
 
 RECORD = Machine.load()
 

@@ -8,7 +8,7 @@ import pytest
 
 from isa import Builder, unless, when_set
 from isa.operands import Address, Register
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AM_END,
     AR,

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from isa import Builder, unless, when_set
 from isa.operands import Register
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AR,
     LANES,

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import checked_run
+from checked_run import ONES, VECTOR, WORDS, Body, X, filled, refusal, row, run, start
 from isa import Builder
 from isa.descriptor import Plane, TransferRequest
 from isa.language.transfers import Descriptor
@@ -23,8 +25,6 @@ from simulator.checking.shadow import MemoryShadow
 from simulator.dma import CheckedTransfer
 from simulator.memory import Memory
 from simulator.simulate import simulate
-from tests import checked_run
-from tests.checked_run import ONES, VECTOR, WORDS, Body, X, filled, refusal, row, run, start
 
 RULES: list[Any] = []
 rule = partial(checked_run.rule, RULES)

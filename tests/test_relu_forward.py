@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_run import Array, assert_near, machine, run
 
 from isa.errors import KernelError
+from kernel_run import Array, assert_near, machine, run
 from kernels import reference, relu_forward
 
 

@@ -11,7 +11,6 @@ import attrs
 import numpy as np
 import pytest
 from rich.console import Console
-from small_run import make_kernel, small_program, small_result
 
 from isa.language.kernel import Verdict
 from isa.language.tensor import Tensor
@@ -20,6 +19,7 @@ from isa.program import Buffer, Program, TensorPlacement
 from simulator.reporting.counters import LoopCount
 from simulator.reporting.rendering import render
 from simulator.reporting.report import Report, make_report
+from small_run import make_kernel, small_program, small_result
 
 # The keys that users' scripts rely on, in their order.
 KEYS = [

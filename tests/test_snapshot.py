@@ -7,12 +7,12 @@ import pytest
 
 from isa import Builder, Machine, Tensor, kernel, when_set
 from isa.operands import File, Register
+from micro_programs import ENTRY, SVR, VLR, VR, Bench, machine, one
 from simulator.chip import Chip
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
 from simulator.reference.snapshot import export_state, import_state
 from simulator.state import Status
-from tests.micro_programs import ENTRY, SVR, VLR, VR, Bench, machine, one
 
 
 @kernel(inputs=lambda p: {}, outputs=lambda p: {"z": Tensor((1,))})

@@ -17,8 +17,7 @@ from isa import Builder
 from isa.instruction import REGISTRY
 from isa.machine import Machine
 from isa.operands import AROR, File, Register
-from simulator.result import DMA_WAIT, StallPlace
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AR,
     DDR,
@@ -39,6 +38,7 @@ from tests.micro_programs import (
     row,
     stalls,
 )
+from simulator.result import DMA_WAIT, StallPlace
 
 # Latencies --------------------------------------------------------------------------------------
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from isa import Builder, unless, when_set
-from simulator.result import BANK_CONFLICT, DMA_WAIT, ChipResult
-from tests.micro_programs import (
+from micro_programs import (
     AM,
     AR,
     DDR,
@@ -33,6 +32,7 @@ from tests.micro_programs import (
     stagger,
     stalls,
 )
+from simulator.result import BANK_CONFLICT, DMA_WAIT, ChipResult
 
 DATA = 64 * 1024
 """Bytes of DDR in the programs of these tests."""

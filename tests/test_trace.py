@@ -8,12 +8,12 @@ from typing import Any
 
 import attrs
 import pytest
-from small_run import small_program, small_result
 
 from isa.errors import UsageError
 from isa.machine import Machine
 from simulator.reporting.trace import Trace
 from simulator.result import BARRIER, DMA_WAIT, StallPlace
+from small_run import small_program, small_result
 
 MACHINE = Machine.load()
 SLOTS = MACHINE.issue.slots

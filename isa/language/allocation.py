@@ -121,6 +121,10 @@ class MemoryPool:
     peak: int = field(init=False)
     top: int = field(init=False)
     buffers: list[Buffer] = field(factory=list)
+    born: dict[Buffer, int] = field(factory=dict)
+    """The packet from which on a buffer holds its bytes."""
+    died: dict[Buffer, int] = field(factory=dict)
+    """The packet from which on a buffer's bytes are free again."""
 
     def __attrs_post_init__(self) -> None:
         self.next = self.peak = self.base
@@ -131,10 +135,18 @@ class MemoryPool:
         """Bytes between the scoped and the permanent buffers."""
         return self.top - self.next
 
-    def take(self, name: str, count: int, permanent: bool = False) -> Buffer:
+    def give_back(self, mark: int, packet: int) -> None:
+        """Free what lies from address `mark` on; the program has come to `packet`."""
+        for buffer in self.buffers:
+            if mark <= buffer.address < self.next:
+                self.died.setdefault(buffer, packet)
+        self.next = mark
+
+    def take(self, name: str, count: int, permanent: bool = False, packet: int = 0) -> Buffer:
         """Take `count` bytes, aligned to 64, or say by how many they do not fit and who holds them.
 
-        Permanent buffers keep clear of everything that was ever allocated in a scope.
+        Permanent buffers keep clear of everything that was ever allocated in a scope. `packet` is
+        where the program has come to.
         """
         if count <= 0:
             raise KernelError(f"{self.space} buffer '{name}' needs at least 1 byte, not {count}")
@@ -146,6 +158,7 @@ class MemoryPool:
             raise KernelError(self._shortage(name, count, missing))
         buffer = Buffer(name, self.space, start, count)
         self.buffers.append(buffer)
+        self.born[buffer] = 0 if permanent else packet
         if permanent:
             self.top = start
         else:
@@ -167,9 +180,10 @@ class MemoryPool:
 
     def _shortage(self, name: str, count: int, missing: int) -> str:
         held = ", ".join(f"{b.name} ({b.bytes:,})" for b in self._live())
+        remedy = "a smaller batch or layer" if self.space == "DDR" else "smaller tiles"
         return (
             f"{self.space} buffer '{name}' of {count:,} bytes does not fit: {missing:,} bytes too "
-            f"many for {self.bytes:,}; held by {held or 'nobody'}; use smaller tiles"
+            f"many for {self.bytes:,}; held by {held or 'nobody'}; use {remedy}"
         )
 
 

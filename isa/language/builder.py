@@ -96,6 +96,7 @@ class Builder(Transfers):
             outputs=self._outputs,
             scalar_data=self._scalar_words(),
             buffers=(*self.am_pool.buffers, *self.sm_pool.buffers, *self.ddr_pool.buffers),
+            lifetimes=self._lifetimes(),
             ddr_bytes=self.ddr_pool.next - self.ddr_pool.base,
         )
         check(program, self.machine)
@@ -109,6 +110,15 @@ class Builder(Transfers):
         if not ended or len(self._packets) in self._labels.values():
             self.emit(REGISTRY["HALT"])
             self.flush()
+
+    def _lifetimes(self) -> dict[Buffer, range]:
+        """Return the packets for which each buffer of AM and SM holds its bytes."""
+        end = len(self._packets)
+        return {
+            buffer: range(pool.born[buffer], pool.died.get(buffer, end))
+            for pool in (self.am_pool, self.sm_pool)
+            for buffer in pool.buffers
+        }
 
     def _scalar_words(self) -> tuple[tuple[tuple[int, Array], ...], ...]:
         """Return the initial pieces of SM for each core: (byte address, uint32 words)."""

@@ -158,6 +158,10 @@ class Emitter(Storage):
         for packet in schedule(block, self.machine):
             self._append(packet)
 
+    def position(self) -> int:
+        """Return the number of the packet that comes next."""
+        return len(self._packets)
+
     def label(self, name: str) -> Label:
         """Put a label here; a name used twice gets a number."""
         label = self.new_label(name)

@@ -41,8 +41,8 @@ class Work:
 class Verdict:
     """Result of comparing one run's outputs with the reference.
 
-    `error` is the largest deviation in units of the allowed one (at most 1 passes) and
-    `max_error` the largest absolute deviation; `sampled` says what was compared.
+    `max_error` is the largest absolute deviation; `compared` says what was compared with what, and
+    names the first and the worst element if it failed.
     """
 
     passed: bool

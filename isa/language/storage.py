@@ -23,7 +23,10 @@ LOOP_PREDICATE = Register(File.SCALAR, 0)
 """R0 holds the conditions of the builder's own branches."""
 
 SCALAR_BASE = Register(File.ADDRESS, 15)
-"""AR15 always holds the first byte of SM, so that `*+AR15[n]` reaches every constant."""
+"""AR15 always points into SM, so that `*+AR15[n]` reaches every constant."""
+
+REACH = 4 * 65536
+"""Bytes that `*+AR15[n]` reaches; constants lie at the end of SM."""
 
 
 class Storage:
@@ -35,7 +38,7 @@ class Storage:
             machine.issue.scalar_predicates, machine.issue.lane_predicates
         )
         self.registers.owner[LOOP_PREDICATE] = "the builder's branches"
-        self.registers.owner[SCALAR_BASE] = "the start of SM"
+        self.registers.owner[SCALAR_BASE] = "the pointer into SM"
         self.am_pool = MemoryPool("AM", machine.am.base, machine.am.bytes)
         self.sm_pool = MemoryPool("SM", machine.sm.base, machine.sm.bytes)
         self.ddr_pool = MemoryPool("DDR", machine.ddr.base, machine.ddr.bytes)
@@ -43,6 +46,7 @@ class Storage:
         self._scopes: list[list[Register]] = [[]]
         self._buffer_of: dict[Register, str] = {}
         self._home: Origin | None = None
+        self.scalar_base = machine.sm.base + max(0, machine.sm.bytes - REACH)
 
     def origin(self, skip: int = 0) -> Origin:
         """Return the line of the author's file that is being executed."""
@@ -82,10 +86,14 @@ class Storage:
             if any(pool.next != mark for pool, mark in zip(pools, marks, strict=True)):
                 self.flush()  # one block must not see two buffers share memory
             for pool, mark in zip(pools, marks, strict=True):
-                pool.next = mark
+                pool.give_back(mark, self.position())
 
     def flush(self) -> None:
         """End the current stretch of scheduled operations."""
+
+    def position(self) -> int:
+        """Return the number of the packet that comes next."""
+        return 0
 
     def _take(self, file: File, name: str, count: int, candidates: list[int]) -> list[Register]:
         try:
@@ -132,7 +140,7 @@ class Storage:
         return self._one(File.ADDRESS, name, list(halves(vector=True)))
 
     def scalar_address(self, name: str) -> Register:
-        """Take one of AR8-AR14 (AR15 always holds the start of SM)."""
+        """Take one of AR8-AR14 (AR15 always points into SM)."""
         return self._one(File.ADDRESS, name, list(halves(vector=False))[:-1])
 
     def vector_offset(self, name: str) -> Register:
@@ -175,7 +183,7 @@ class Storage:
         taken = {buffer.name for buffer in pool.buffers}
         unique = next(n for n in _numbered(name) if n not in taken)
         try:
-            return pool.take(unique, size, permanent)
+            return pool.take(unique, size, permanent, self.position())
         except KernelError as error:
             raise self.error(str(error)) from None
 

@@ -41,9 +41,9 @@ class Transfers(ControlFlow):
         self._scalar_data: list[tuple[Buffer, list[Sequence[int]]]] = []
 
     def begin(self) -> None:
-        """Emit what every program starts with: AR15 points to the first byte of SM."""
+        """Emit what every program starts with: AR15 points to SM."""
         with self.scope():
-            self.smvaga(self.constant(self.machine.sm.base), SCALAR_BASE)
+            self.smvaga(self.constant(self.scalar_base), SCALAR_BASE)
         self.flush()
 
     def constants(self, name: str, *per_core: Sequence[int]) -> Buffer:
@@ -80,7 +80,7 @@ class Transfers(ControlFlow):
 
     def word(self, buffer: Buffer, index: int = 0) -> Address:
         """Return the address operand of 32-bit word `index` of an SM buffer."""
-        return SCALAR_BASE + ((buffer.address - self.machine.sm.base) // 4 + index)
+        return SCALAR_BASE + ((buffer.address - self.scalar_base) // 4 + index)
 
     def point(self, pointer: Register, buffer: Buffer, offset: int | Register = 0) -> Register:
         """Make an address register point `offset` bytes into a buffer, and remember which."""
