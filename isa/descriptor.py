@@ -16,6 +16,9 @@ from isa.errors import SimulationError
 
 DESCRIPTOR_WORDS = 12
 
+LARGEST_STRIDE = 2**31 - 1
+"""Bytes from row to row that a descriptor can hold."""
+
 TRANSPOSE = 1
 BROADCAST = 2
 CORE_SHIFT = 8

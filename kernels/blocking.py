@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from isa.descriptor import LARGEST_STRIDE
 from isa.errors import KernelError
 from isa.language.allocation import ALIGNMENT
 from isa.machine import Machine
@@ -110,6 +111,8 @@ class Blocking:
         weight_words = _weight_words(free_scalar, group_outputs)
         image_rows = _image_rows(machine, group_outputs, row_bytes)
         window_rows, piece = _cut_window(shape, min(image_rows, weight_words // tile.outputs))
+        if shape.columns.input * shape.channels * row_bytes > LARGEST_STRIDE:
+            window_rows = 1  # then no transfer steps from image row to image row
         block_tiles = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
         blocks = -(-tiles // block_tiles)
         block_tiles = -(-tiles // blocks)

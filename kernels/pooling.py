@@ -16,7 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from isa import Builder, unless, when_set
-from isa.descriptor import Plane, TransferRequest
+from isa.descriptor import LARGEST_STRIDE, Plane, TransferRequest
 from isa.language.allocation import ALIGNMENT
 from isa.operands import Register
 from isa.program import Buffer
@@ -69,6 +69,8 @@ class Pooling:
     def piece(self) -> int:
         """Pixels of a window row that arrive together; fewer where AM holds no more."""
         most = min(self.size[1], UNROLLED)
+        if self.channels * 4 * self.split.largest > LARGEST_STRIDE:
+            return 1  # then no transfer steps from pixel to pixel
         return next((piece for piece in range(most, 1, -1) if self._fitting(piece)), 1)
 
     @property

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from isa.errors import UsageError, unknown
+from isa.errors import KernelError, UsageError, unknown
 from isa.language.kernel import Kernel
 from isa.machine import Machine
-from isa.program import Program
+from isa.program import Program, TensorPlacement
 from simulator.chip import Chip, Progress
 from simulator.reporting.report import Report, make_report
 from simulator.reporting.trace import Trace
@@ -23,6 +23,9 @@ ENGINES = ("reference", "compiled")
 
 DEFAULT_CYCLE_LIMIT = 50_000_000
 """Cycles after which a run is taken for endless: about half an hour of the reference engine."""
+
+LIMIT_FACTOR = 100
+"""A kernel that needs many multiply-adds may take so many times the cycles they need at least."""
 
 
 @frozen
@@ -65,7 +68,7 @@ def simulate(
     placing = time.perf_counter()
     _place(program, chip, arrays)
     running = time.perf_counter()
-    result = chip.run(_limit(cycle_limit), progress)
+    result = chip.run(_limit(cycle_limit, kernel, record), progress)
     reading = time.perf_counter()
     outputs = {} if timing_only else _read(program, chip)
     ended = time.perf_counter()
@@ -85,9 +88,10 @@ def _check_engine(engine: str) -> None:
         raise UsageError("engine 'compiled' does not exist yet; use engine 'reference'")
 
 
-def _limit(cycle_limit: int | None) -> int:
+def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:
     if cycle_limit is None:
-        return DEFAULT_CYCLE_LIMIT
+        least = kernel.work.multiply_adds // machine.macs_per_cycle
+        return max(DEFAULT_CYCLE_LIMIT, LIMIT_FACTOR * least)
     if cycle_limit < 1:
         raise UsageError(f"the cycle limit must be at least 1, got {cycle_limit}")
     return cycle_limit
@@ -97,7 +101,7 @@ def _place(program: Program, chip: Chip, arrays: Mapping[str, np.ndarray[Any, An
     """Put the input tensors into DDR in the chip's layout; this costs no simulated time."""
     for name, array in arrays.items():
         placement = program.inputs[name]
-        words = np.ascontiguousarray(placement.place(array)).reshape(-1).view(np.uint32)
+        words = _words(name, np.ascontiguousarray(placement.place(array)), placement.buffer.bytes)
         index = chip.ddr.index(placement.buffer.address, len(words))
         chip.ddr.words[index : index + len(words)] = words
         if chip.checker is not None:
@@ -111,4 +115,25 @@ def _read(program: Program, chip: Chip) -> dict[str, np.ndarray[Any, Any]]:
         index = chip.ddr.index(placement.buffer.address, placement.buffer.bytes // 4)
         words = chip.ddr.words[index : index + placement.buffer.bytes // 4]
         outputs[name] = placement.read(words)
+        _check_read(name, outputs[name], placement)
     return outputs
+
+
+def _words(name: str, placed: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Return placed data as 32-bit words, which must fill the tensor's buffer exactly."""
+    if placed.nbytes != size:
+        raise KernelError(
+            f"tensor '{name}': its layout gives {placed.nbytes:,} bytes for a buffer of {size:,}; "
+            "make the size given to k.input fit what place returns"
+        )
+    return placed.reshape(-1).view(np.uint32)
+
+
+def _check_read(name: str, read: Any, placement: TensorPlacement) -> None:
+    """Refuse an output whose layout gives another shape or dtype than declared."""
+    got = (getattr(read, "shape", None), getattr(read, "dtype", None))
+    if got != (placement.shape, placement.dtype):
+        raise KernelError(
+            f"tensor '{name}': read must return {placement.dtype} of shape {placement.shape}, it "
+            f"returned {type(read).__name__} of shape {got[0]}"
+        )

@@ -90,7 +90,7 @@ USAGE = [
     (["run", "nodefault.py"], "nodefault.py:4: kernel 'needs': parameter 'rows' needs a default"),
     (["run", DOUBLE, "-p", "row=3"], "unknown parameter 'row'; did you mean rows"),
     (["run", DOUBLE, "-p", "rows"], "-p needs name=value, such as batch=16; got 'rows'"),
-    (["run", DOUBLE, "-p", "rows=0"], "'rows' must be a whole number of at least 1, got 0"),
+    (["run", DOUBLE, "-p", "rows=0"], "'rows' must be a whole number from 1 to 2147483647, got 0"),
     (["run", DOUBLE, "-p", "rows=many"], "got 'many'"),
     (["run", DOUBLE, "-p", "rows=2x3"], "got (2, 3)"),
     (["run", "user.py:unfit"], "kernel 'unfit': never fits"),

@@ -227,3 +227,10 @@ def test_a_sample_is_spread_and_the_same_every_time(monkeypatch: pytest.MonkeyPa
 def test_the_kernels_are_judged_so() -> None:
     assert conv2d_forward.verify is verify_convolution
     assert fc_forward.verify is verify_fully_connected
+
+
+def test_finite_sums_beyond_float32_are_not_judged() -> None:
+    # 2 * 3e38 is finite in float64 and beyond float32: a sum may pass either infinity on its way
+    truth, limit = np.array([-6e38, 6e38]), np.array([np.inf, np.inf])
+    judged = verdict([compare_floats("z", np.array([np.inf, 1], np.float32), truth, limit)])
+    assert judged.passed

@@ -44,7 +44,8 @@ class Comparison:
     def worst(self) -> tuple[int, ...]:
         """Return the position of the wrong element that passes its limit by the largest factor."""
         tiny = np.finfo(np.float64).tiny
-        excess = np.where(self.wrong, self.error / np.maximum(self.allowed, tiny), -1.0)
+        with np.errstate(all="ignore"):
+            excess = np.where(self.wrong, self.error / np.maximum(self.allowed, tiny), -1.0)
         return _indices(np.unravel_index(int(excess.argmax()), excess.shape))
 
     def element(self, position: tuple[int, ...]) -> str:
@@ -67,11 +68,12 @@ def compare_floats(
 ) -> Comparison:
     """Compare floats, which may deviate from a truth in float64 by `allowed`.
 
-    NaN equals NaN and infinities equal by sign; a truth beyond float32 counts as infinite.
+    NaN equals NaN and infinities equal by sign; a truth beyond float32 counts as infinite, but an
+    infinite `allowed` still accepts anything: its sums may leave float32's range on the way.
     """
     truth = as_float32_range(expected)
     error = _deviation(np.asarray(actual, dtype=np.float64), truth)
-    limit = np.where(np.isfinite(truth), allowed, 0.0)
+    limit = np.where(np.isfinite(expected), allowed, 0.0)
     return Comparison(name, actual, truth, error > limit, error, limit, places)
 
 

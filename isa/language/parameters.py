@@ -45,11 +45,13 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """Return the value that command-line text stands for."""
+        if self._base() is str:
+            return text
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
         if text.lower() == "none":
             return None
-        if self._base() is str or get_origin(self.annotation) is Literal:
+        if get_origin(self.annotation) is Literal:
             return text
         try:
             parts = [int(part) for part in text.lower().replace(",", "x").split("x")]
@@ -118,7 +120,7 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _at_least(what: str, least: int) -> str:
-    return what if least == -LARGEST else f"{what} of at least {least}"
+    return f"{what} from {least} to {LARGEST}"
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:

@@ -62,7 +62,7 @@ def author_errors(kernel: KernelDefinition) -> Iterator[None]:
         yield
     except Ftm7004Error:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         file = _file_of(kernel)
         own = library().get(kernel.name) is kernel
         if own or not _author_place(error, file):

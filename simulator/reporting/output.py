@@ -69,7 +69,10 @@ def _target(path: str | os.PathLike[str]) -> Path:
         raise UsageError(f"cannot write '{text}': a file name is needed here")
     if Path(text).is_dir():
         raise UsageError(f"cannot write '{text}': it is a folder")
-    return Path(text).resolve()
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        return path  # a pipe or device: resolving it would name nothing that can be opened
+    return path.resolve()
 
 
 def _partial(target: Path) -> Path:

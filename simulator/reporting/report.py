@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
+from isa.instruction import Unit
 from isa.language.kernel import Kernel, Verdict
 from isa.language.tensor import Tensor
 from isa.machine import Machine
@@ -146,7 +147,11 @@ def make_report(
         place_seconds=place_seconds,
         readback_seconds=readback_seconds,
         timing_only=timing_only,
-        notes=(*_placement_notes(program), *_machine_notes(machine)),
+        notes=(
+            *_placement_notes(program),
+            *_lane_notes(program, timing_only),
+            *_machine_notes(machine),
+        ),
     )
 
 
@@ -164,6 +169,22 @@ def _as_on_host(step: Any, placement: TensorPlacement) -> bool:
     """Tell whether a placement step is the tensor's own plain order."""
     plain = Tensor(placement.shape, placement.dtype.name)
     return getattr(step, "__self__", None) == plain
+
+
+def _lane_notes(program: Program, timing_only: bool) -> list[str]:
+    """Say where a timing-only run cannot know how many lanes were enabled."""
+    predicated = any(
+        operation.predicate is not None
+        and operation.predicate.is_lane_predicate
+        and operation.slot.startswith(Unit.VMAC.name)
+        for packet in program.packets
+        for operation in packet.operations
+    )
+    if not (timing_only and predicated):
+        return []
+    return [
+        "VMAC occupancy is an upper bound: a timing-only run takes every lane predicate as enabled"
+    ]
 
 
 def _machine_notes(machine: Machine) -> list[str]:
