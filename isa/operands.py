@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from attrs import field, frozen
 
+from isa.errors import KernelError
+
 
 class File(Enum):
     """A register file of one core; the value is its assembly prefix."""
@@ -45,6 +47,16 @@ class Register:
 
     file: File = field(order=lambda file: file.value)
     index: int = 0
+    lease: int = field(default=0, eq=False, order=False, repr=False)
+    """Which handing out by the builder this is, counted from 1; 0: taken by name."""
+
+    def __bool__(self) -> bool:
+        raise KernelError(
+            f"{self}: a register has no value while the program is built; use "
+            "`with k.when(register)` or a device loop"
+        )
+
+    __index__ = __bool__
 
     def __str__(self) -> str:
         if self.file is File.LANE_MASK or self.index < 0:
@@ -62,9 +74,7 @@ class Register:
 
     def __sub__(self, offset: int | Register) -> Address:
         """Address `*-AR[offset]`."""
-        if isinstance(offset, int):
-            return _address(self, Update.NONE, -offset)
-        return Address(self, Update.NONE, offset, negative=True)
+        return _address(self, Update.NONE, offset, negative=offset != 0)
 
     def post(self, step: int | Register = 1, *, negative: bool = False) -> Address:
         """Address `*AR++[step]`: access at AR, then move AR by `step` units (negative: `--`)."""
@@ -105,6 +115,11 @@ class Address:
 def _address(
     base: Register, update: Update, offset: int | Register, negative: bool = False
 ) -> Address:
+    if base.file is not File.ADDRESS:
+        words = "k.vadd / k.vsub" if base.file is File.VECTOR else "k.sadd / k.ssub"
+        raise KernelError(f"{base} is no address register: use {words}")
+    if not isinstance(offset, int | Register):
+        raise KernelError(f"{base}: an offset is a whole number or a register, got {offset!r}")
     if isinstance(offset, int) and offset < 0:
         return Address(base, update, -offset, not negative)
     return Address(base, update, offset, negative)

@@ -103,8 +103,9 @@ def multiply_steps(k: Builder, tile: Tile, registers: Operands, steps: Register)
         pair = k.scalar_pair("weights")
         left = k.scalar_predicate("steps left")
         pipeline = _pipeline(k, tile, registers, x, w, pair)
+        long_enough = k.scalar("long enough")
         with k.scope():
-            long_enough = k.slt(k.constant(pipeline.stages - 1), steps)
+            k.slt(k.constant(pipeline.stages - 1), steps, long_enough)
         k.smov(steps, left)
         with k.when(long_enough):
             pipeline.emit(left)

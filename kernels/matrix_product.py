@@ -27,7 +27,7 @@ from kernels.columns import BatchSplit
 from kernels.streams import Stream
 from kernels.tiles import TileLoop
 
-IMAGE_CHANNEL, WEIGHT_CHANNEL, OUTPUT_CHANNEL, BIAS_CHANNEL = 0, 2, 4, 6
+IMAGE_CHANNEL, WEIGHT_CHANNEL, OUTPUT_CHANNEL, BIAS_CHANNEL = 1, 3, 5, 0
 
 NOTHING = Plane(0, 1, 1, 0)
 """A side of a descriptor whose fields device code fills in."""

@@ -33,7 +33,15 @@ class Stream:
     def make(
         k: Builder, name: str, buffer: Buffer, channel: int, request: TransferRequest
     ) -> Stream:
-        """Take the register and place the descriptor; `request` fixes what never changes."""
+        """Take the register and place the descriptor; `request` fixes what never changes.
+
+        Raise KernelError if the machine has too few DMA channels.
+        """
+        if channel + 2 > k.machine.dma.channels:
+            raise k.error(
+                f"'{name}' uses DMA channels {channel} and {channel + 1}, and the machine has "
+                f"dma.channels={k.machine.dma.channels}; use a machine with more"
+            )
         half = buffer.bytes // 2
         return Stream(
             k, buffer, half, channel, k.descriptor(name, request), k.scalar(f"{name} half")

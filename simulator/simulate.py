@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 
 from isa.errors import KernelError, UsageError, unknown
-from isa.language.kernel import Kernel
+from isa.language.kernel import Kernel, KernelDefinition
 from isa.machine import Machine
 from isa.program import Program, TensorPlacement
 from simulator.chip import Chip, Progress
@@ -58,6 +58,7 @@ def simulate(
     races and broken store latencies. `progress(core, cycle)` is called now and then. Raise
     UsageError for a bad request and SimulationError for a program that goes wrong.
     """
+    _check_request(kernel, inputs)
     _check_engine(engine)
     record = Machine.load(machine) if isinstance(machine, str) else machine
     arrays = {} if timing_only else kernel.check_inputs(inputs or {})
@@ -79,6 +80,17 @@ def simulate(
     if tracer is not None:
         tracer.save(program, result, record)
     return Run(outputs, report, program, result)
+
+
+def _check_request(kernel: Any, inputs: Any) -> None:
+    if isinstance(kernel, KernelDefinition):
+        raise UsageError(f"kernel '{kernel.name}' needs its parameters: simulate({kernel.name}())")
+    if not isinstance(kernel, Kernel):
+        raise UsageError(f"simulate takes a kernel, got {type(kernel).__name__}")
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise UsageError(
+            f"inputs must be a dict of arrays by tensor name, got {type(inputs).__name__}"
+        )
 
 
 def _check_engine(engine: str) -> None:

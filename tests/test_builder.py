@@ -217,8 +217,8 @@ def test_registers_are_given_back_and_predicates_come_last() -> None:
         assert (k.scalar("a"), k.vector("b")) == (R[3], VR[2])
         assert (k.scalar_pair("c"), k.vector_pair("d")) == (R[4], VR[4])
         acc = k.vectors("acc", 2, 3)
-        assert [str(r) for r in acc] == ["VR3", "VR6", "VR7", "VR8", "VR9", "VR10"]
-        assert (acc[1, 0], acc[4], list(acc[2:4])) == (VR[8], VR[9], [VR[7], VR[8]])
+        assert [str(r) for r in acc] == ["VR6", "VR7", "VR8", "VR9", "VR10", "VR11"]
+        assert (acc[1, 0], acc[4], list(acc[2:4])) == (VR[9], VR[10], [VR[8], VR[9]])
     assert (k.scalar("a"), k.vector("b")) == (R[3], VR[2])
     assert (k.scalar_predicate("p"), k.lane_predicate("q")) == (R[1], VR[0])
     # 64 less R0, R1 and R3: the last one is R2

@@ -51,8 +51,8 @@ OPERANDS: list[tuple[str, tuple[Any, ...], str]] = [
     ("sadd", (1, 32768), "SADD: b must be a scalar register or an immediate"),
     ("sadd", (1, True), "got True"),
     ("sadd", (1, 1.5), "got 1.5"),
-    ("sadd", (1,), "SADD takes a, b, destination; got 1 operands"),
-    ("sadd", (1, 2, R[3], R[4]), "SADD takes a, b, destination; got 4 operands"),
+    ("sadd", (1,), "SADD takes a, b and optionally a destination; got 1"),
+    ("sadd", (1, 2, R[3], R[4]), "SADD takes a, b and optionally a destination; got 4"),
     ("sadd", (1, 2, VR[3]), "SADD: destination must be a scalar register R0-R63, got VR3"),
     ("smovi", (2**32,), "SMOVI: value must be a 32-bit immediate, a float or a label"),
     ("vadd", (R[1], VR[2]), "VADD: a must be a vector register or an immediate"),
@@ -182,9 +182,9 @@ def too_much_scalar_memory(k: Builder) -> None:
     k.constants("table", [1] * 100)  # here
 
 
-@refused("DDR buffer 'huge' of 34,359,738,369 bytes does not fit: 1 bytes too many")
+@refused("DDR buffer 'huge' of 34,359,738,372 bytes does not fit: 4 bytes too many")
 def too_much_ddr(k: Builder) -> None:
-    k.ddr_buffer("huge", 2**35 + 1)  # here
+    k.ddr_buffer("huge", 2**35 + 4)  # here
 
 
 @refused("AM buffer 'tile' needs at least 1 byte, not 0")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from isa import Machine
 from isa.errors import KernelError
 from kernel_run import Array, assert_near, machine, run
 from kernels import reference, relu_forward
@@ -78,3 +79,8 @@ def test_any_small_size(batch: int, features: int, cores: int, engine: str) -> N
     x = values(batch, features, seed=batch)
     z = run(relu_forward(batch=batch, features=features), {"x": x}, engine, cores).outputs["z"]
     assert_near(z, reference.relu_forward(x))
+
+
+def test_too_few_channels_are_named_when_the_program_is_built() -> None:
+    with pytest.raises(KernelError, match=r"channels 0 and 1.*dma\.channels=1"):
+        relu_forward().program(Machine.load(overrides=["dma.channels=1"]))

@@ -6,7 +6,9 @@ The builder owns one `RegisterPool` and one `MemoryPool` per memory. Predicates 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from operator import index as whole_number
 from typing import overload
 
 from attrs import define, field
@@ -37,7 +39,7 @@ class RegisterBlock(Sequence[Register]):
         if isinstance(key, slice):
             part = self._registers[key]
             return RegisterBlock(self.name, part, (len(part),))
-        indices = key if isinstance(key, tuple) else (key,)
+        indices = tuple(map(whole_number, key if isinstance(key, tuple) else (key,)))
         if len(indices) == 1 and -len(self) <= indices[0] < len(self):
             return self._registers[indices[0]]
         flat, inside = 0, len(indices) == len(self.shape)
@@ -59,15 +61,28 @@ class RegisterPool:
     scalar_predicates: int
     lane_predicates: int
     owner: dict[Register, str] = field(factory=dict)
+    _leases: list[str] = field(factory=list)
+    """The name given with each handing out, in order."""
+    _current: dict[Register, int] = field(factory=dict)
 
     def take(self, file: File, name: str, count: int, candidates: Sequence[int]) -> list[Register]:
         """Take `count` free registers of the candidates, in their order, or say who holds them."""
         free = [i for i in candidates if Register(file, i) not in self.owner]
         if len(free) < count:
             raise KernelError(self._shortage(file, name, count, candidates))
-        taken = [Register(file, i) for i in free[:count]]
-        self.owner.update(dict.fromkeys(taken, name))
-        return taken
+        return self._lend(name, [Register(file, i) for i in free[:count]])
+
+    def take_block(self, file: File, name: str, count: int) -> list[Register]:
+        """Take registers, from an even one with its odd neighbour if the count is even."""
+        general = self.general(file)
+        if count % 2 == 0:
+            free = [i for i in general if Register(file, i) not in self.owner]
+            for start, (even, odd) in enumerate(pairwise(free)):
+                part = free[start : start + count]
+                rising = len(part) == count and part[-1] == max(part)
+                if even % 2 == 0 and odd == even + 1 and rising:
+                    return self.take(file, name, count, part)
+        return self.take(file, name, count, general)
 
     def take_pairs(self, file: File, name: str, count: int) -> list[Register]:
         """Take `count` even/odd pairs; return their even registers."""
@@ -77,9 +92,22 @@ class RegisterPool:
         ]
         if len(free) < count:
             raise KernelError(self._shortage(file, name, 2 * count, self.general(file)))
-        for i in free[:count]:
-            self.owner.update(dict.fromkeys((Register(file, i), Register(file, i + 1)), name))
-        return [Register(file, i) for i in free[:count]]
+        both = [Register(file, i + half) for i in free[:count] for half in (0, 1)]
+        return self._lend(name, both)[::2]
+
+    def _lend(self, name: str, registers: Iterable[Register]) -> list[Register]:
+        self._leases.append(name)
+        lent = [Register(r.file, r.index, len(self._leases)) for r in registers]
+        for register in lent:
+            self.owner[register] = name
+            self._current[register] = register.lease
+        return lent
+
+    def returned(self, register: Register) -> str:
+        """Return the name of a register that was handed out and given back since, else ''."""
+        if not register.lease or self._current.get(register) == register.lease:
+            return ""
+        return self._leases[register.lease - 1]
 
     def general(self, file: File) -> list[int]:
         """Return the numbers of a file in the order of ordinary requests: predicates last."""
@@ -92,6 +120,7 @@ class RegisterPool:
         """Give registers back."""
         for register in registers:
             self.owner.pop(register, None)
+            self._current.pop(register, None)
 
     def _shortage(self, file: File, name: str, count: int, candidates: Sequence[int]) -> str:
         held: dict[str, int] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from isa.errors import KernelError, UsageError
 from isa.instruction import REGISTRY, Effect
 from isa.language.tensor import Tensor
 from isa.language.transfers import Transfers
@@ -20,6 +21,28 @@ from isa.packing.legality import check
 from isa.program import Buffer, Program, TensorPlacement
 
 Array = np.ndarray[Any, Any]
+
+
+class UnknownParameterError(UsageError, AttributeError):
+    """A parameter that the kernel does not have; `hasattr` sees that it is not there."""
+
+
+class Parameters(SimpleNamespace):
+    """The parameters of a kernel as attributes."""
+
+    __slots__ = ("_kernel",)
+
+    def __init__(self, kernel: str, values: Mapping[str, Any]) -> None:
+        super().__init__(**values)
+        self._kernel = kernel
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        known = ", ".join(vars(self)) or "none"
+        raise UnknownParameterError(
+            f"kernel '{self._kernel}' has no parameter '{name}'; it has {known}"
+        )
 
 
 class Builder(Transfers):
@@ -34,7 +57,7 @@ class Builder(Transfers):
         outputs: Mapping[str, Tensor],
         params: Mapping[str, Any],
     ) -> None:
-        self.p = SimpleNamespace(**params)
+        self.p = Parameters(name, params)
         self._declared_inputs, self._declared_outputs = inputs, outputs
         self._inputs: dict[str, TensorPlacement] = {}
         self._outputs: dict[str, TensorPlacement] = {}
@@ -82,6 +105,12 @@ class Builder(Transfers):
 
     def finish(self) -> Program:
         """Close the program with a HALT if it needs one, check every rule, and return it."""
+        for forgotten in self.unentered:
+            word = forgotten.what.partition(" ")[0]
+            raise KernelError(
+                f"{forgotten.origin}: {forgotten.what} was never entered; write `with "
+                f"k.{word}(...):`"
+            )
         for name in self._declared_inputs:
             self.input(name)
         for name in self._declared_outputs:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 from isa.language.emitter import Emitter, unless, when_set
-from isa.language.storage import LOOP_PREDICATE
-from isa.operands import Label, Register
+from isa.language.storage import LOOP_PREDICATE, block
+from isa.operands import Label, R, Register
 
 
 class ControlFlow(Emitter):
@@ -19,19 +20,27 @@ class ControlFlow(Emitter):
 
     def constant(self, value: int, to: Register | None = None) -> Register:
         """Put an integer of up to 64 bits into a scalar register; return it."""
-        register = to or self.scalar(f"constant {value}")
+        if isinstance(value, float):
+            raise self.error(f"constant takes an integer; for a float use smovi({value})")
+        if not isinstance(value, Integral) or not -(2**63) <= value < 2**64:
+            raise self.error(f"constant takes an integer of up to 64 bits, got {value}")
+        value = int(value)
+        register = self.scalar(f"constant {value}") if to is None else to
         low = ((value + 2**31) & 0xFFFFFFFF) - 2**31
         self.smovi(low, register)
         if low != value:
             self.smovih(value >> 32, register, register)
         return register
 
-    @contextmanager
+    @block
     def loop(self, name: str, count: int | Register) -> Iterator[Register]:
         """Run the body `count` times on the device; yield the register that counts down to 1.
 
         A register count that may be zero skips the loop; an integer count must be at least 1.
         """
+        if isinstance(count, bool) or not (isinstance(count, int) or R.accepts(count)):
+            wanted = "count must be a whole number or a scalar register"
+            raise self.error(f"loop '{name}': {wanted}, got {count}")
         if isinstance(count, int) and count < 1:
             raise self.error(f"loop '{name}' needs a count of at least 1, got {count}")
         with self.scope():
@@ -51,7 +60,7 @@ class ControlFlow(Emitter):
                 self.sbr(top, when=when_set(LOOP_PREDICATE))
             self.place(after)
 
-    @contextmanager
+    @block
     def until_zero(self, name: str, again: Register) -> Iterator[None]:
         """Run the body, and again for as long as the scalar register is not zero after it."""
         top = self.label(name)
@@ -60,7 +69,7 @@ class ControlFlow(Emitter):
             self.smov(again, LOOP_PREDICATE)
             self.sbr(top, when=when_set(LOOP_PREDICATE))
 
-    @contextmanager
+    @block
     def named_loop(self, name: str) -> Iterator[None]:
         """Mark what is emitted inside as the loop `name`, for listings, traces and reports."""
         self._loops.append(name)
@@ -69,13 +78,13 @@ class ControlFlow(Emitter):
         finally:
             self._loops.pop()
 
-    @contextmanager
+    @block
     def when(self, condition: Register) -> Iterator[None]:
         """Execute the body where the scalar register is not zero."""
         with self._skipping(condition, skip_if_set=False):
             yield
 
-    @contextmanager
+    @block
     def when_zero(self, condition: Register) -> Iterator[None]:
         """Execute the body where the scalar register is zero."""
         with self._skipping(condition, skip_if_set=True):

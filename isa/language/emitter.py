@@ -8,15 +8,14 @@ the exposed pipeline holds. Labels and branches separate stretches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from attrs import evolve
 
 import isa.instructions  # noqa: F401  (fills the registry)
-from isa.errors import unknown
 from isa.instruction import REGISTRY, Effect, Instruction
-from isa.language.storage import Storage
+from isa.language.storage import Storage, block
 from isa.machine import Machine
 from isa.operands import VR, Address, File, Kind, Label, Predicate, R, Register, RPair, VRPair
 from isa.packing.dependences import landings
@@ -69,6 +68,8 @@ class Emitter(Storage):
         for (role, kind), value in zip(_roles(entry), full, strict=True):
             if not kind.accepts(value):
                 raise self.error(_refusal(entry, role, kind, value))
+            self._refuse_returned(entry, value)
+        self._refuse_returned(entry, when)
         encoded = tuple(kind.encode(v) for kind, v in zip(entry.kinds, full, strict=True))
         operation = Operation(entry, encoded, when, slot, buffer, self.origin())
         self._add(self._tagged(operation))
@@ -78,7 +79,7 @@ class Emitter(Storage):
         """Return the method of an instruction: `k.sadd(a, b)` adds a SADD."""
         entry = _METHODS.get(name)
         if entry is None:
-            raise AttributeError(unknown("builder word or instruction", name, _METHODS))
+            raise AttributeError(_unknown_word(name, dir(type(self))))
 
         def method(*operands: Any, **options: Any) -> Any:
             return self.emit(entry, *operands, **options)
@@ -90,11 +91,20 @@ class Emitter(Storage):
         if len(operands) == wanted + len(entry.results):
             return operands
         if len(operands) != wanted:
-            names = ", ".join(role for role, _ in _roles(entry))
-            raise self.error(f"{entry.name} takes {names}; got {len(operands)} operands")
+            raise self.error(f"{entry.name} takes {_wanted_operands(entry)}; got {len(operands)}")
         if entry.in_place:
             return (*operands, operands[-1])
         return (*operands, self._fresh(entry.results[0], entry))
+
+    def _refuse_returned(self, entry: Instruction, value: Any) -> None:
+        """Refuse a register whose scope has ended: its number may be somebody else's by now."""
+        for register in _named_registers(value):
+            name = self.registers.returned(register)
+            if name:
+                raise self.error(
+                    f"{entry.name}: '{name}' ({register}) was given back at the end of its scope; "
+                    "take it outside the loop"
+                )
 
     def _fresh(self, kind: type[Kind], entry: Instruction) -> Register:
         name = f"result of {entry.name}"
@@ -130,7 +140,7 @@ class Emitter(Storage):
 
     # Packets and labels -------------------------------------------------------------------------
 
-    @contextmanager
+    @block
     def packet(self) -> Iterator[None]:
         """Issue the operations inside together, in one cycle (pinned code)."""
         if self._packet is not None:
@@ -230,6 +240,33 @@ class Emitter(Storage):
 
 def _roles(entry: Instruction) -> tuple[tuple[str, type[Kind]], ...]:
     return (*entry.sources, *(("destination", kind) for kind in entry.results))
+
+
+def _named_registers(value: Any) -> tuple[Register, ...]:
+    """Return the registers that the author wrote in an operand or a predicate."""
+    if isinstance(value, Register):
+        return (value,)
+    if isinstance(value, Predicate):
+        return (value.register,)
+    if isinstance(value, Address):
+        return tuple(r for r in (value.base, value.offset) if isinstance(r, Register))
+    return ()
+
+
+def _wanted_operands(entry: Instruction) -> str:
+    names = [role for role, _ in entry.sources]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    if not entry.results:
+        return listed or "no operand"
+    return f"{', '.join(names)} and optionally a destination" if names else "a destination"
+
+
+def _unknown_word(name: str, words: list[str]) -> str:
+    """Say that the builder has no such word, with the nearest of its words and instructions."""
+    known = [*_METHODS, *(word for word in words if not word.startswith("_"))]
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "see docs/isa.md"
+    return f"unknown builder word or instruction '{name}'; {hint}"
 
 
 def _refusal(entry: Instruction, role: str, kind: type[Kind], value: Any) -> str:

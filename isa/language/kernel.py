@@ -7,16 +7,19 @@ blocking, schedule and batch split depend on both.
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import traceback
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from attrs import define, field, frozen
 
-from isa.errors import Ftm7004Error, UsageError
-from isa.language.builder import Builder
+from isa.errors import Ftm7004Error, KernelError, UsageError
+from isa.language.builder import Builder, Parameters
 from isa.language.parameters import Parameter, checked_values, parameters_of
 from isa.language.tensor import Tensor
 from isa.machine import Machine
@@ -75,10 +78,15 @@ class KernelDefinition:
         code = self.function.__code__
         return Origin(code.co_filename, code.co_firstlineno)
 
-    def __call__(self, **given: Any) -> Kernel:
+    def __call__(self, *misplaced: Any, **given: Any) -> Kernel:
         """Return the kernel with these parameters; raise UsageError for a bad one."""
+        if misplaced:
+            names = ", ".join(f"{name}=..." for name in self.parameters)
+            raise UsageError(
+                f"kernel '{self.name}' takes its parameters by name: {self.name}({names})"
+            )
         params = checked_values(self.name, self.parameters, given)
-        problem = self.check(SimpleNamespace(**params)) if self.check else None
+        problem = self.check(Parameters(self.name, params)) if self.check else None
         if problem:
             raise UsageError(f"kernel '{self.name}': {problem}")
         return Kernel(self, params)
@@ -97,9 +105,9 @@ class Kernel:
         return self.definition.name
 
     @property
-    def p(self) -> SimpleNamespace:
+    def p(self) -> Parameters:
         """The parameters as attributes."""
-        return SimpleNamespace(**self.params)
+        return Parameters(self.name, self.params)
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
@@ -134,7 +142,10 @@ class Kernel:
         builder = Builder(self.name, machine, cores, self.inputs, self.outputs, self.params)
         with builder.at_home(self.definition.origin):
             builder.begin()
-        self.definition.function(builder, **self.params)
+        try:
+            self.definition.function(builder, **self.params)
+        except KernelError as error:
+            raise _located(error) from None
         with builder.at_home(self.definition.origin):
             return builder.finish()
 
@@ -165,18 +176,74 @@ def _random(tensor: Tensor, generator: np.random.Generator) -> Array:
     return generator.integers(0, 100, tensor.shape).astype(tensor.dtype)
 
 
+_ANSWERS: dict[str, tuple[str, Any, str]] = {
+    "inputs": ("p", Mapping, "a dict of Tensor"),
+    "outputs": ("p", Mapping, "a dict of Tensor"),
+    "work": ("p", Work, "Work(flops=..., multiply_adds=...)"),
+    "reference": ("p, inputs", Mapping, "a dict of arrays"),
+    "verify": ("p, inputs, outputs", Verdict, "a Verdict"),
+    "random_inputs": ("p, generator", Mapping, "a dict of arrays"),
+    "check": ("p", str | None, "a text that says what is wrong, or None"),
+}
+"""What the functions of a kernel take and return."""
+
+
+def _checked(kernel: str, what: str, function: Any) -> Callable[..., Any]:
+    """Return the function with its result checked; refuse one that takes other arguments."""
+    takes, returns, wanted = _ANSWERS[what]
+    subject = f"kernel '{kernel}': {what}"
+    if not callable(function) or not _can_take(function, takes.split(", ")):
+        raise UsageError(f"{subject} must be a function of ({takes}), got {function!r}")
+
+    def answer(*arguments: Any) -> Any:
+        result = function(*arguments)
+        if not isinstance(result, returns):
+            raise UsageError(f"{subject}({takes}) must return {wanted}, got {result!r}")
+        return result
+
+    return answer
+
+
+def _can_take(function: Callable[..., Any], arguments: list[str]) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return True
+
+
+def _located(error: KernelError) -> KernelError:
+    """Return the error with the author's line, if it comes from a value that knows none."""
+    if re.match(r".*:\d+: ", str(error)):
+        return error
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    return KernelError(f"{frames[-1].filename}:{frames[-1].lineno}: {error}") if frames else error
+
+
+def _is_ours(file: str) -> bool:
+    return _PACKAGE in Path(file).parents or file.endswith("contextlib.py")
+
+
+_PACKAGE = Path(__file__).parent.parent
+
+
 def _shapes(kernel: Kernel, shapes: Shapes) -> Mapping[str, Tensor]:
     tensors = shapes(kernel.p)
     for name, tensor in tensors.items():
+        problem = tensor.problem if isinstance(tensor, Tensor) else f"got {tensor!r}, no Tensor"
+        if problem:
+            raise UsageError(f"kernel '{kernel.name}': tensor '{name}': {problem}")
         if any(extent < 1 for extent in tensor.shape) or math.prod(tensor.shape) > 2**34:
             raise UsageError(f"kernel '{kernel.name}': tensor '{name}' has shape {tensor.shape}")
     return tensors
 
 
 def kernel(
-    *,
-    inputs: Shapes,
-    outputs: Shapes,
+    *misplaced: Any,
+    inputs: Shapes | None = None,
+    outputs: Shapes | None = None,
     work: Callable[[Any], Work] = lambda p: Work(),
     reference: Callable[[Any, Mapping[str, Array]], Mapping[str, Array]] | None = None,
     verify: Verify | None = None,
@@ -190,11 +257,22 @@ def kernel(
     plain comparison; `work(p)` counts flops; `check(p)` returns what is wrong with parameters.
     """
 
+    if misplaced or inputs is None or outputs is None:
+        raise UsageError(
+            "@kernel needs the tensors of the kernel: write @kernel(inputs=..., outputs=...), "
+            "functions of the parameters that return a dict of Tensor"
+        )
+
     def decorate(function: Callable[..., None]) -> KernelDefinition:
+        def checked(what: str, answer: Any) -> Any:
+            return None if answer is None else _checked(function.__name__, what, answer)
+
         meaning = (function.__doc__ or "").strip().partition("\n")[0]
         return KernelDefinition(
-            function.__name__, function, parameters_of(function), inputs, outputs, meaning,
-            work, reference, verify, random_inputs, check,
+            function.__name__, function, parameters_of(function),
+            checked("inputs", inputs), checked("outputs", outputs), meaning,
+            checked("work", work), checked("reference", reference), checked("verify", verify),
+            checked("random_inputs", random_inputs), checked("check", check),
         )  # fmt: skip
 
     return decorate

@@ -7,11 +7,15 @@ author's line, so that everything emitted or refused can name it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import update_wrapper
 from itertools import count
 from math import prod
+from numbers import Integral
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from isa.errors import KernelError
 from isa.language.allocation import MemoryPool, RegisterBlock, RegisterPool, halves
@@ -27,6 +31,51 @@ SCALAR_BASE = Register(File.ADDRESS, 15)
 
 REACH = 4 * 65536
 """Bytes that `*+AR15[n]` reaches; constants lie at the end of SM."""
+
+
+S = TypeVar("S", bound="Storage")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Block(AbstractContextManager[T]):
+    """What `with k.loop(...)` enters: the builder knows it until then, to refuse it without."""
+
+    def __init__(self, builder: Storage, what: str, body: AbstractContextManager[T]) -> None:
+        self._builder, self.what, self._body = builder, what, body
+        self.origin = builder.origin()
+        builder.unentered.append(self)
+
+    def __enter__(self) -> T:
+        if self in self._builder.unentered:
+            self._builder.unentered.remove(self)
+        return self._body.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._body.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"{self.what} without its `with`"
+
+
+def block(
+    generator: Callable[Concatenate[S, P], Iterator[T]],
+) -> Callable[Concatenate[S, P], Block[T]]:
+    """Make a builder's method a context manager that must be entered."""
+    body, word = contextmanager(generator), generator.__name__
+
+    def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Block[T]:
+        named = args[0] if args else kwargs.get("name")
+        what = f"{word} '{named}'" if isinstance(named, str) else word
+        return Block(self, what, body(self, *args, **kwargs))
+
+    update_wrapper(method, generator)
+    return method
 
 
 class Storage:
@@ -46,6 +95,7 @@ class Storage:
         self._scopes: list[list[Register]] = [[]]
         self._buffer_of: dict[Register, str] = {}
         self._home: Origin | None = None
+        self.unentered: list[Block[Any]] = []
         self.scalar_base = machine.sm.base + max(0, machine.sm.bytes - REACH)
 
     def origin(self, skip: int = 0) -> Origin:
@@ -70,7 +120,7 @@ class Storage:
         """Return an error that names the author's line."""
         return KernelError(f"{self.origin()}: {message}")
 
-    @contextmanager
+    @block
     def scope(self) -> Iterator[None]:
         """Give back, at the end, the registers and buffers taken inside."""
         pools = (self.am_pool, self.sm_pool)
@@ -95,19 +145,23 @@ class Storage:
         """Return the number of the packet that comes next."""
         return 0
 
-    def _take(self, file: File, name: str, count: int, candidates: list[int]) -> list[Register]:
+    def _one(self, file: File, name: str, candidates: list[int]) -> Register:
         try:
-            taken = self.registers.take(file, name, count, candidates)
+            taken = self.registers.take(file, name, 1, candidates)
         except KernelError as error:
             raise self.error(str(error)) from None
         self._scopes[-1] += taken
-        return taken
-
-    def _one(self, file: File, name: str, candidates: list[int]) -> Register:
-        return self._take(file, name, 1, candidates)[0]
+        return taken[0]
 
     def _registers(self, file: File, name: str, shape: tuple[int, ...]) -> RegisterBlock:
-        taken = self._take(file, name, prod(shape), self.registers.general(file))
+        if any(type(extent) is not int or extent < 1 for extent in shape):
+            shown = ", ".join(map(str, shape))
+            raise self.error(f"registers '{name}': extents must be whole numbers, got {shown}")
+        try:
+            taken = self.registers.take_block(file, name, prod(shape))
+        except KernelError as error:
+            raise self.error(str(error)) from None
+        self._scopes[-1] += taken
         return RegisterBlock(name, taken, shape)
 
     def scalar(self, name: str) -> Register:
@@ -180,6 +234,11 @@ class Storage:
         return self._memory(self.ddr_pool, name, size)
 
     def _memory(self, pool: MemoryPool, name: str, size: int, permanent: bool = False) -> Buffer:
+        if not isinstance(name, str):
+            raise self.error(f"{pool.space} buffer: give its name, then its bytes; got {name!r}")
+        if not isinstance(size, Integral) or isinstance(size, bool) or size % 4:
+            wanted = "its size must be a whole number of bytes, a multiple of 4"
+            raise self.error(f"{pool.space} buffer '{name}': {wanted}; got {size!r}")
         taken = {buffer.name for buffer in pool.buffers}
         unique = next(n for n in _numbered(name) if n not in taken)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,16 @@ from isa.errors import UsageError
 Array = np.ndarray[Any, Any]
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(name)
+DTYPES = ("float32", "int32", "uint32", "int64")
+"""What a tensor may hold."""
+
+
+def _dtype(name: Any) -> Any:
+    """Return the dtype of that name, or the name itself if numpy knows none."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return name
 
 
 @frozen
@@ -26,6 +35,16 @@ class Tensor:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] = field(default=np.dtype("float32"), converter=_dtype)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the declaration, or an empty string."""
+        if str(self.dtype) not in DTYPES:
+            return f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}"
+        extents = self.shape if isinstance(self.shape, tuple) else (None,)
+        if any(isinstance(e, bool) or not isinstance(e, Integral) for e in extents):
+            return f"shape must be a tuple of whole numbers, got {self.shape!r}"
+        return ""
 
     @property
     def words(self) -> int:

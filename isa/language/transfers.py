@@ -17,7 +17,7 @@ from isa.errors import unknown
 from isa.language.control_flow import ControlFlow
 from isa.language.storage import SCALAR_BASE
 from isa.machine import Machine
-from isa.operands import Address, Register
+from isa.operands import AR, Address, Register
 from isa.program import Buffer
 
 
@@ -31,6 +31,23 @@ class Descriptor:
 def whole(buffer: Buffer) -> Plane:
     """Return the plane of a whole buffer: one row."""
     return Plane(buffer.address, 1, buffer.bytes // 4, 0)
+
+
+def _pointer_problem(pointer: Register, buffer: Buffer) -> str:
+    """Say why a register cannot point into a buffer, or return an empty string."""
+    if not isinstance(buffer, Buffer):
+        return f"point takes an address register and then a buffer, got {buffer!r}"
+    if not AR.accepts(pointer):
+        return f"a pointer must be {AR.wanted}, got {pointer}"
+    if buffer.space == "DDR":
+        return f"{pointer} cannot reach '{buffer.name}': it is in DDR, copy it to AM first"
+    reached = "AM" if pointer.is_vector_half else "SM"
+    if reached == buffer.space:
+        return ""
+    wanted = "k.vector_address" if buffer.space == "AM" else "k.scalar_address"
+    return (
+        f"{pointer} reaches {reached}, buffer '{buffer.name}' is in {buffer.space}; take {wanted}"
+    )
 
 
 class Transfers(ControlFlow):
@@ -84,6 +101,9 @@ class Transfers(ControlFlow):
 
     def point(self, pointer: Register, buffer: Buffer, offset: int | Register = 0) -> Register:
         """Make an address register point `offset` bytes into a buffer, and remember which."""
+        problem = _pointer_problem(pointer, buffer)
+        if problem:
+            raise self.error(problem)
         with self.scope():
             if isinstance(offset, Register):
                 start = self.sadd(self.constant(buffer.address), offset)
@@ -95,6 +115,9 @@ class Transfers(ControlFlow):
 
     def point_at(self, pointer: Register, address: Register, buffer: Buffer) -> Register:
         """Make an address register point to the byte address in a register, inside a buffer."""
+        problem = _pointer_problem(pointer, buffer)
+        if problem:
+            raise self.error(problem)
         self.smvaga(address, pointer)
         self._buffer_of[pointer] = buffer.name
         return pointer
@@ -125,6 +148,8 @@ class Transfers(ControlFlow):
 
     def set_address(self, descriptor: Descriptor, side: str, value: Register) -> None:
         """Store a 64-bit address into the `source` or `destination` of a descriptor."""
+        if side not in ("source", "destination"):
+            raise self.error(f"set_address: side must be 'source' or 'destination', got {side!r}")
         self.set_field(descriptor, f"{side}_low", value)
         with self.scope():
             self.set_field(descriptor, f"{side}_high", self.sshflr(32, value))

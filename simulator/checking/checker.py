@@ -50,6 +50,7 @@ class Checker:
         self._writes: dict[Write, int] = {}
         self._buffers = {(b.space, b.name): b for b in program.buffers}
         self._races = Races(program)
+        self._even_words: dict[int, tuple[int, Step, int]] = {}
         self._unfilled_reads: list[str] = []
         self._fill_constants(machine.sm.base)
 
@@ -156,7 +157,7 @@ class Checker:
         buffer = self._tagged(step, memory)
         if buffer is None:
             return
-        low, high = span(where)
+        low, high = self._whole_access(core, step, where)
         first, end = memory.base + 4 * low, memory.base + 4 * high
         if first >= buffer.address and end <= buffer.end:
             return
@@ -166,6 +167,17 @@ class Checker:
             f"{outside} bytes: it reaches from {first:#x} to {end - 1:#x}, the buffer from "
             f"{buffer.address:#x} to {buffer.end - 1:#x}"
         )
+
+    def _whole_access(self, core: Core, step: Step, where: Where) -> tuple[int, int]:
+        """Return the first word and one past the last; double words arrive even word first."""
+        low, high = span(where)
+        kind = step.operation.address_kind
+        if kind is None or kind.unit_bytes == 4:
+            return low, high
+        if self._even_words.get(core.number) == (core.issue, step, low - 1):
+            return low - 1, high
+        self._even_words[core.number] = (core.issue, step, low)
+        return low, high + 1
 
     def _tagged(self, step: Step, memory: Memory) -> Buffer | None:
         name = step.operation.buffer
