@@ -309,30 +309,27 @@ class SnopCount(_Immediate):
     wanted, low, high = "a count from 1 to 65535", 1, 65535
 
 
-class RI(R):
+class _OrImmediate(_OneRegister):
+    low: ClassVar[int] = -(2**15)
+    high: ClassVar[int] = 2**15 - 1
+
+    @classmethod
+    def accepts(cls, value: Any) -> bool:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls.low <= value <= cls.high
+        return super().accepts(value)
+
+
+class RI(_OrImmediate, R):
     """A scalar register or a signed 16-bit immediate."""
 
     wanted = "a scalar register or an immediate from -32768 to 32767"
-    low, high = -(2**15), 2**15 - 1
-
-    @classmethod
-    def accepts(cls, value: Any) -> bool:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return cls.low <= value <= cls.high
-        return super().accepts(value)
 
 
-class VRI(VR):
+class VRI(_OrImmediate, VR):
     """A vector register or a signed 16-bit immediate for all lanes."""
 
     wanted = "a vector register or an immediate from -32768 to 32767"
-    low, high = -(2**15), 2**15 - 1
-
-    @classmethod
-    def accepts(cls, value: Any) -> bool:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return cls.low <= value <= cls.high
-        return super().accepts(value)
 
 
 class Target(Kind):

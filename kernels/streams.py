@@ -14,6 +14,9 @@ from isa.language.transfers import Descriptor
 from isa.operands import Register
 from isa.program import Buffer
 
+CALLERS_LINES = True
+"""Transfers have the line of whoever starts them, so that listings and traces tell them apart."""
+
 
 @frozen
 class Stream:

@@ -223,3 +223,20 @@ def test_registers_are_given_back_and_predicates_come_last() -> None:
     assert (k.scalar_predicate("p"), k.lane_predicate("q")) == (R[1], VR[0])
     # 64 less R0, R1 and R3: the last one is R2
     assert k.scalars("rest", 61)[60] == R[2]
+
+
+def test_delay_slots_of_a_pinned_branch_stay_empty_before_scheduled_code() -> None:
+    # SBR at cycle 0 goes to the end at 7; the SMOVI behind it is not in its six delay slots
+    def body(k: Builder) -> None:
+        end = k.new_label("end")
+        value = k.scalar("value")
+        k.smovi(1, value)
+        with k.packet():
+            k.sbr(end)
+        k.smovi(2, value)
+        k.place(end)
+        k.smov(value, k.scalar("copy"))
+
+    bench = Bench(body)
+    bench.run()
+    assert 2 not in bench.chip.cores[0].scalars

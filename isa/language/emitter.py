@@ -134,6 +134,11 @@ class Emitter(Storage):
             return
         if operation.instruction.effect is Effect.IDLE:
             raise self.error("SNOP belongs to pinned code; scheduled code waits by itself")
+        if len(self._block) >= MAX_PACKETS:
+            raise self.error(
+                f"a stretch of {MAX_PACKETS:,} scheduled operations; use a device loop (k.loop) "
+                "instead of unrolling in Python"
+            )
         self._block.append(operation)
         if operation.instruction.effect in (Effect.BRANCH, Effect.HALT):
             self.flush()
@@ -203,8 +208,8 @@ class Emitter(Storage):
         self._packets.append(packet)
 
     def _drain_pinned(self) -> None:
-        """Wait until what pinned packets left in flight has landed."""
-        elapsed, longest = 0, 0
+        """Fill the delay slots of a pinned branch, and wait for what is in flight to land."""
+        elapsed, longest, slots = 0, 0, 0
         latest = max(self.machine.latency.values())
         for packet in reversed(self._packets):
             if not packet.pinned or elapsed >= latest:
@@ -213,9 +218,12 @@ class Emitter(Storage):
             for operation in packet.operations:
                 landing = operation_latency(operation, self.machine) - elapsed
                 longest = max(longest, landing)
-        if longest > 0:
-            snop = Operation(REGISTRY["SNOP"], (longest,), slot="SBR", origin=self.origin())
-            self._append(Packet((snop,), self.origin()))
+                if operation.instruction.effect is Effect.BRANCH:
+                    slots = max(slots, self.machine.latency["branch"] - elapsed)
+        for cycles in (slots, longest - slots):  # one SNOP must not cross the branch point
+            if cycles > 0:
+                snop = Operation(REGISTRY["SNOP"], (cycles,), slot="SBR", origin=self.origin())
+                self._append(Packet((snop,), self.origin()))
 
     def _assign_slots(self, operations: list[Operation]) -> tuple[Operation, ...]:
         """Give each operation of a pinned packet the first free slot of its units."""

@@ -12,6 +12,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def _checked(kernel: str, what: str, function: Any) -> Callable[..., Any]:
     if not callable(function) or not _can_take(function, takes.split(", ")):
         raise UsageError(f"{subject} must be a function of ({takes}), got {function!r}")
 
+    @wraps(function)
     def answer(*arguments: Any) -> Any:
         result = function(*arguments)
         if not isinstance(result, returns):

@@ -14,7 +14,7 @@ from itertools import count
 from math import prod
 from numbers import Integral
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from isa.errors import KernelError
@@ -78,6 +78,10 @@ def block(
     return method
 
 
+CALLERS_LINES = "CALLERS_LINES"
+"""A module that defines this name is a tool of authors: what it emits has its caller's line."""
+
+
 class Storage:
     """Named registers and buffers of one program under construction."""
 
@@ -103,7 +107,7 @@ class Storage:
         if self._home is not None:
             return self._home
         frame = sys._getframe(1 + skip)
-        while frame.f_back is not None and _is_own(frame.f_code.co_filename):
+        while frame.f_back is not None and _is_passed(frame):
             frame = frame.f_back
         return Origin(frame.f_code.co_filename, frame.f_lineno, "/".join(self._loops))
 
@@ -251,6 +255,11 @@ def _numbered(name: str) -> Iterator[str]:
     yield name
     for number in count(2):
         yield f"{name} {number}"
+
+
+def _is_passed(frame: FrameType) -> bool:
+    """Tell whether the author is further out: in the builder, or in a module that says so."""
+    return _is_own(frame.f_code.co_filename) or CALLERS_LINES in frame.f_globals
 
 
 def _is_own(file: str) -> bool:
