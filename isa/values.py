@@ -169,14 +169,6 @@ class VectorWords(Words):
     def lane_number(self) -> Value:
         """Return i in lane i."""
 
-    @abstractmethod
-    def extract(self, a: Value, lane: int) -> Value:
-        """Return one lane as a sign-extended scalar."""
-
-    @abstractmethod
-    def insert(self, a: Value, lane: int, scalar: Value) -> Value:
-        """Return a with one lane replaced by the low 32 bits of a scalar."""
-
 
 class ControlWords(ABC):
     """Words that steer a core; they return nothing that depends on time."""

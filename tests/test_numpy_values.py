@@ -343,8 +343,6 @@ def test_words_that_move_lanes() -> None:
     assert VECTOR.rotate(a, 3).tolist() == [*range(103, 116), 100, 101, 102]
     assert VECTOR.rotate(a, -1).tolist() == VECTOR.rotate(a, 31).tolist() == [115, *a[:15].tolist()]
     assert VECTOR.broadcast(-2).tolist() == [2**32 - 2] * LANES
-    assert VECTOR.extract(lanes(0, 2**31), 1) == -(2**31)
-    assert VECTOR.insert(a, 2, -1).tolist() == [100, 101, 2**32 - 1, *range(103, 116)]
     assert a.tolist() == list(range(100, 116))
 
 

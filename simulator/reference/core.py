@@ -16,7 +16,7 @@ import numpy as np
 from isa.errors import SimulationError
 from isa.instruction import Effect
 from isa.machine import Machine
-from isa.operands import File, Register
+from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.banks import bank_conflict_cycles
 from simulator.memory import Memory
@@ -80,11 +80,11 @@ class Core:
             self.scalar_memory.words[index : index + len(words)] = words
 
     def _reset_registers(self) -> None:
-        self.scalars: list[Any] = [0] * 64
-        self.addresses: list[Any] = [0] * 16
-        self.offsets: list[Any] = [0] * 16
-        self.vectors = np.zeros((64, self.lanes), np.uint32)
-        self.exchange = np.zeros(16, np.uint32)
+        self.scalars: list[Any] = [0] * FILE_LENGTH[File.SCALAR]
+        self.addresses: list[Any] = [0] * FILE_LENGTH[File.ADDRESS]
+        self.offsets: list[Any] = [0] * FILE_LENGTH[File.OFFSET]
+        self.vectors = np.zeros((FILE_LENGTH[File.VECTOR], self.lanes), np.uint32)
+        self.exchange = np.zeros(FILE_LENGTH[File.EXCHANGE], np.uint32)
         self.lane_mask = (1 << self.lanes) - 1
         self.enabled: Any = None
         self._files = {
@@ -207,7 +207,7 @@ class Core:
         if step.write is not None:
             self._send(step.write, step.latency, result, lanes)
         if step.base_update is not None:
-            base = self.addresses[step.operation.address.base.index]  # type: ignore[union-attr]
+            base = self.addresses[step.base_update.targets[0].index]
             moved = base + update_amount(self, step.operation)
             self._send(step.base_update, self.machine.latency["address_update"], moved, None)
 

@@ -193,15 +193,6 @@ class NumpyVector(VectorWords):
         """Return i in lane i, shape (lanes,), read-only."""
         return self._numbers
 
-    def extract(self, a: Lanes, lane: int) -> int:
-        """Return one lane of one vector, shape (lanes,), as a sign-extended int."""
-        return signed_word(int(a[lane]))
-
-    def insert(self, a: Lanes, lane: int, scalar: int) -> Lanes:
-        result = a.copy()
-        result[..., lane] = scalar & WORD
-        return result
-
 
 class NumpyScalar(ScalarWords):
     """Scalar words on Python ints from -2^63 to 2^63 - 1."""

@@ -69,7 +69,11 @@ def _in_flight(core: Core) -> list[dict[str, Any]]:
     for distance in range(len(core.ring)):
         due = core.issue + distance
         for write, value, lanes in core.ring[due % len(core.ring)]:
-            ports = write.ports if len(write.ports) == len(write.targets) else write.ports[:1] * 16
+            ports = (
+                write.ports
+                if len(write.ports) == len(write.targets)
+                else write.ports[:1] * len(write.targets)
+            )
             for place, (target, part) in enumerate(_parts(core, write, value, lanes)):
                 entry = _entry(core, target, part, lanes)
                 port = core.machine.issue.slots.index(ports[place]) if ports else NO_PORT
