@@ -40,10 +40,9 @@ class DeviceBlock:
 
 @contextmanager
 def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
-    """Run the body for every block of this core, with the lane mask set; idle cores halt."""
+    """Run the body for every block of this core, with the lane mask set; idle cores skip it."""
     table = k.constants("blocks", *_table(split, k.cores))
-    _halt_idle_cores(k, split)
-    with k.scope():
+    with _busy_cores(k, split), k.scope():
         pointer = k.scalar_address("block table")
         k.point(pointer, table)
         names = ("first sample", "samples", *(f"vector {v}" for v in range(split.vectors)))
@@ -59,13 +58,15 @@ def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
             yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_step)
 
 
-def _halt_idle_cores(k: Builder, split: BatchSplit) -> None:
-    """End the program at once on cores that have no samples."""
-    if split.active < k.cores:
-        with k.scope():
-            busy = k.slt(k.scoreid(), k.constant(split.active))
-            with k.when_zero(busy):
-                k.halt()
+@contextmanager
+def _busy_cores(k: Builder, split: BatchSplit) -> Iterator[None]:
+    """Run the body on cores that have samples."""
+    with k.scope():
+        if split.active == k.cores:
+            yield
+            return
+        with k.when(k.slt(k.scoreid(), k.constant(split.active))):
+            yield
 
 
 def _table(split: BatchSplit, cores: int) -> list[list[int]]:
