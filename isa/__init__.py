@@ -7,7 +7,7 @@ from isa.errors import Ftm7004Error, KernelError, SimulationError, UsageError
 from isa.language.builder import Builder
 from isa.language.emitter import unless, when_set
 from isa.language.kernel import Kernel, KernelDefinition, Verdict, Work, kernel
-from isa.language.parameters import Count, Padding, Pair
+from isa.language.parameters import Count, Padding, Pair, Rate
 from isa.language.tensor import Tensor
 from isa.machine import Machine
 
@@ -21,6 +21,7 @@ __all__ = [
     "Machine",
     "Padding",
     "Pair",
+    "Rate",
     "SimulationError",
     "Tensor",
     "UsageError",

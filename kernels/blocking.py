@@ -16,7 +16,7 @@ from isa.machine import Machine
 from kernels.blocks import table_bytes
 from kernels.columns import BatchSplit
 from kernels.inner_product import Tile
-from kernels.window import Extent
+from kernels.window import Dimension
 
 RESERVED_SCALAR_BYTES = 8192
 """SM kept for descriptors, block tables and constants; long tables take more."""
@@ -31,13 +31,18 @@ class Shape:
 
     outputs: int
     channels: int
-    rows: Extent
-    columns: Extent
+    rows: Dimension
+    columns: Dimension
 
     @property
     def run(self) -> int:
         """Image rows of the longest window row: columns and channels are contiguous."""
         return self.columns.largest * self.channels
+
+    @property
+    def window_row(self) -> int:
+        """Image rows from one window row to the next."""
+        return self.columns.input * self.channels
 
     @property
     def positions(self) -> int:
@@ -94,24 +99,25 @@ class Blocking:
         return self.groups * self.group_outputs
 
     @staticmethod
-    def choose(shape: Shape, split: BatchSplit, machine: Machine) -> Blocking:
+    def choose(shape: Shape, split: BatchSplit, machine: Machine, companions: int = 0) -> Blocking:
         """Fit the largest chunk first, then the largest weight block, then the largest group.
 
-        Raise KernelError if AM or SM cannot hold the smallest of each.
+        `companions` tensors stand in AM beside the sums, in as much room. Raise KernelError if AM
+        or SM cannot hold the smallest of each.
         """
         tile = Tile.for_vectors(split.vectors)
-        row_bytes = 4 * split.largest
+        row_bytes, tensors = 4 * split.largest, 1 + companions
         free_scalar = machine.sm.bytes - _reserved(split)
-        _check_room(tile, split, machine)
+        _check_room(tile, split, machine, tensors)
         tiles = -(-shape.outputs // tile.outputs)
-        in_array = machine.am.bytes // 4 // (tile.outputs * row_bytes)
+        in_array = machine.am.bytes // (4 * tensors) // (tile.outputs * row_bytes)
         in_scalar = free_scalar // 4 // (tile.outputs * 4)
         group_tiles = _clamp(min(in_array, in_scalar), tiles)
         group_outputs = group_tiles * tile.outputs
         weight_words = _weight_words(free_scalar, group_outputs)
-        image_rows = _image_rows(machine, group_outputs, row_bytes)
+        image_rows = _image_rows(machine, tensors * group_outputs, row_bytes)
         window_rows, piece = _cut_window(shape, min(image_rows, weight_words // tile.outputs))
-        if shape.columns.input * shape.channels * row_bytes > LARGEST_STRIDE:
+        if shape.window_row * row_bytes > LARGEST_STRIDE:
             window_rows = 1  # then no transfer steps from image row to image row
         block_tiles = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
         blocks = -(-tiles // block_tiles)
@@ -125,14 +131,14 @@ def _reserved(split: BatchSplit) -> int:
     return max(RESERVED_SCALAR_BYTES, 1024 + 2 * table_bytes(split))
 
 
-def _check_room(tile: Tile, split: BatchSplit, machine: Machine) -> None:
+def _check_room(tile: Tile, split: BatchSplit, machine: Machine, tensors: int) -> None:
     """Refuse a machine whose memories do not hold one tile, one image row and one weight row."""
-    array = _array_bytes(1, tile.outputs, 4 * split.largest)
+    array = _array_bytes(1, tensors * tile.outputs, 4 * split.largest)
     if array > machine.am.bytes:
         raise KernelError(
             f"AM has {machine.am.bytes:,} bytes, {array:,} are needed: one image row and "
-            f"{tile.outputs} rows of sums for {split.largest} samples, twice; use a larger "
-            "am.bytes or a smaller batch"
+            f"{tensors * tile.outputs} rows of sums for {split.largest} samples, twice; use a "
+            "larger am.bytes or a smaller batch"
         )
     weights = 4 * tile.outputs + 8 * WEIGHT_WORDS
     scalar = _reserved(split) + weights
@@ -145,7 +151,7 @@ def _check_room(tile: Tile, split: BatchSplit, machine: Machine) -> None:
 
 
 def _array_bytes(image_rows: int, outputs: int, row_bytes: int) -> int:
-    """Return the bytes of AM of two chunks and, behind them, of two groups of sums."""
+    """Return the bytes of AM of two chunks and, behind them, of two groups of rows."""
     images = -(-2 * image_rows * row_bytes // ALIGNMENT) * ALIGNMENT
     return images + 2 * outputs * row_bytes
 

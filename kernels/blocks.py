@@ -19,6 +19,10 @@ FIELDS = 7
 """Words of a block in the table: first sample, samples, four vector offsets in bytes, lane mask."""
 
 
+LANES = Register(File.LANE_MASK)
+"""The mask of enabled lanes, VLR."""
+
+
 def table_bytes(split: BatchSplit) -> int:
     """Return the bytes of SM that the table of a core's blocks takes."""
     return 4 * FIELDS * split.count
@@ -34,28 +38,35 @@ class DeviceBlock:
     """Samples of the block: the words of a row."""
     offsets: tuple[Register, ...]
     """Byte offset of each vector within a row."""
+    row_bytes: Register
+    """Bytes of a row."""
     row_step: Register
     """OR register with the words of a row, for `*AR++[OR]` of vector accesses."""
 
 
 @contextmanager
 def each_block(k: Builder, split: BatchSplit) -> Iterator[DeviceBlock]:
-    """Run the body for every block of this core, with the lane mask set; idle cores skip it."""
+    """Run the body for every block of this core, with its lanes enabled; idle cores skip it.
+
+    All lanes are enabled again afterwards.
+    """
     table = k.constants("blocks", *_table(split, k.cores))
     with _busy_cores(k, split), k.scope():
         pointer = k.scalar_address("block table")
         k.point(pointer, table)
         names = ("first sample", "samples", *(f"vector {v}" for v in range(split.vectors)))
         values = [k.scalar(name) for name in names]
-        row_step = k.vector_offset("row step")
+        row_bytes, row_step = k.scalar("row bytes"), k.vector_offset("row step")
         with k.loop("blocks", split.count):
             for position, value in enumerate(values):
                 k.sldw(pointer + position, value)
             with k.scope():
-                k.smvcgc_vlr(k.sldw(pointer + (FIELDS - 1)), Register(File.LANE_MASK))
+                k.smvcgc_vlr(k.sldw(pointer + (FIELDS - 1)), LANES)
             k.sadda(4 * FIELDS, pointer, pointer)
             k.smvaga(values[1], row_step)
-            yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_step)
+            k.sshfll(2, values[1], row_bytes)
+            yield DeviceBlock(values[0], values[1], tuple(values[2:]), row_bytes, row_step)
+        k.smvcgc_vlr(k.constant((1 << k.machine.vpu.lanes) - 1), LANES)
 
 
 @contextmanager
@@ -65,7 +76,7 @@ def _busy_cores(k: Builder, split: BatchSplit) -> Iterator[None]:
         if split.active == k.cores:
             yield
             return
-        with k.when(k.slt(k.scoreid(), k.constant(split.active))):
+        with k.when(k.slt(k.scoreid(), k.number(split.active))):
             yield
 
 

@@ -15,10 +15,13 @@ from isa import Builder, Count, Padding, Pair, Tensor, Work, kernel
 from kernels import reference
 from kernels.blocking import Blocking, Shape
 from kernels.columns import BatchSplit, image_rows, rows_to_images
+from kernels.finish import PLAIN, Clip
 from kernels.judging import verify_convolution
 from kernels.matrix_product import Matrices, Product
 from kernels.packing import pack_bias, pack_weights
+from kernels.placement import ColumnImages, ColumnOutputs
 from kernels.unpack import unpack_images
+from kernels.weights import PackedWeights
 from kernels.window import Extent
 
 Array = np.ndarray[Any, Any]
@@ -63,21 +66,23 @@ def convolve(k: Builder, p: Any, relu: bool, layout: str) -> None:
         images = k.ddr_buffer("columns", image_bytes)
     else:
         images = k.input("x", image_bytes, lambda x: split.place(image_rows(x)))
+    weights = k.input("weight", weight_bytes, lambda w: pack_weights(w, shape, blocking))
+    outputs = k.output(
+        "z", read=lambda words: rows_to_images(split.read(words).view(np.float32), output_shape(p))
+    )
     matrices = Matrices(
-        images=images,
-        weights=k.input("weight", weight_bytes, lambda w: pack_weights(w, blocking)),
-        bias=k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking)),
-        outputs=k.output(
-            "z",
-            read=lambda words: rows_to_images(split.read(words).view(np.float32), output_shape(p)),
-        ),
+        ColumnImages(images, shape.window_row),
+        PackedWeights.of(weights, shape, blocking),
+        ColumnOutputs(outputs, shape.positions, shape.outputs),
+        k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking)),
     )
     if layout == "nchw":
         unpack_images(k, k.input("x"), images, p, split)
-    Product(shape, split, blocking, matrices, relu).emit(k)
+    Product(shape, split, blocking, matrices, Clip() if relu else PLAIN).emit(k)
 
 
-def _work(p: Any) -> Work:
+def convolution_work(p: Any) -> Work:
+    """Return the work of a convolution: the same forward and for either gradient."""
     nominal = 2 * p.channels * p.size[0] * p.size[1] * int(np.prod(output_shape(p)))
     needed = reference.conv2d_needed_macs(
         p.batch, p.channels, p.height, p.width, p.filters, p.size, p.stride, p.pad
@@ -99,7 +104,7 @@ def _reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         "bias": Tensor((p.filters,)),
     },
     outputs=lambda p: {"z": Tensor(output_shape(p))},
-    work=_work,
+    work=convolution_work,
     reference=_reference,
     verify=verify_convolution,
     check=check_window,

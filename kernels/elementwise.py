@@ -1,7 +1,6 @@
-"""ReLU forward: every element for itself, so the words of all samples are one long vector.
+"""Recipes of the kernels that work word by word: ReLU both ways, the update of weights.
 
-The words are split over the cores in whole vectors and stream through AM in double-buffered
-pieces, which the ReLU overwrites in place.
+Shapes play no part on the chip: the words of all samples are one long vector (`word_stream`).
 """
 
 from __future__ import annotations
@@ -11,22 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from isa import Builder, Count, Tensor, Work, kernel
-from isa.descriptor import Plane, TransferRequest
-from isa.operands import File, Register
-from isa.program import Buffer
+from isa import Builder, Count, Rate, Tensor, Verdict, Work, kernel, when_set
+from isa.language.comparison import compare_floats, verdict
+from isa.operands import Register
 from kernels import reference
-from kernels.streams import Stream
+from kernels.rounding import ROUNDING, SUBNORMAL_ROUNDING
+from kernels.word_stream import Combine, Elementwise
 
 Array = np.ndarray[Any, Any]
 
-LOAD_CHANNEL, STORE_CHANNEL = 0, 2
 
-UNROLLED = 12
-"""Vectors of one turn of the main loop: enough to hide the load latency."""
-
-
-def _reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+def _relu_forward(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     return {"z": reference.relu_forward(inputs["x"])}
 
 
@@ -34,124 +28,94 @@ def _reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     inputs=lambda p: {"x": Tensor((p.batch, p.features))},
     outputs=lambda p: {"z": Tensor((p.batch, p.features))},
     work=lambda p: Work(flops=p.batch * p.features),
-    reference=_reference,
+    reference=_relu_forward,
 )
 def relu_forward(k: Builder, batch: Count = 64, features: Count = 256) -> None:
     """ReLU: z = 0 where x < 0, else x (NaN stays NaN)."""
-    _Elementwise(k, batch * features, k.input("x"), k.output("z")).emit()
+    zero = k.vmovi(0)
+
+    def clip(k: Builder, values: list[Register]) -> None:
+        k.vfmaxs32(zero, values[0], values[0])
+
+    Elementwise(k, batch * features, [k.input("x")], k.output("z"), clip).emit()
 
 
-class _Elementwise:
-    """The split of the words over the cores, and the loop over pieces."""
+def _relu_backward(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {"dx": reference.relu_backward(inputs["x"], inputs["dz"])}
 
-    def __init__(self, k: Builder, words: int, source: Buffer, target: Buffer) -> None:
-        self.k, self.source, self.target = k, source, target
-        lanes = k.machine.vpu.lanes
-        vectors = -(-words // lanes)
-        self.starts = [lanes * (vectors * core // k.cores) for core in range(k.cores + 1)]
-        self.starts[-1] = words
-        largest = max(end - start for start, end in zip(self.starts, self.starts[1:], strict=False))
-        fit = k.machine.am.bytes // 8 // lanes * lanes
-        if fit < 1:
-            raise k.error(
-                f"AM has {k.machine.am.bytes} bytes, {8 * lanes} are needed: a vector, twice; use "
-                "a larger am.bytes"
-            )
-        self.piece = min(fit, -(-largest // lanes) * lanes)
-        buffer = k.array_buffer("pieces", 8 * self.piece)
-        plain = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
-        self.loads = Stream.make(k, "load", buffer, LOAD_CHANNEL, plain)
-        self.stores = self.loads.sharing(k, "store", STORE_CHANNEL, plain)
 
-    def emit(self) -> None:
-        """Emit the program; a core without words halts at once."""
-        k = self.k
-        counts = [end - start for start, end in zip(self.starts, self.starts[1:], strict=False)]
-        left = k.argument("words left", *counts)
-        vector_bytes = 4 * k.machine.vpu.lanes
-        first = k.argument("first vector", *(4 * s // vector_bytes for s in self.starts[:-1]))
-        offset = k.smulis(first, vector_bytes)
-        with k.when_zero(left):
-            k.halt()
-        self.loads.reset()
-        busy, other_busy = k.smovi(0), k.smovi(0)
-        count, here = k.scalar("words in work"), k.scalar("byte in work")
-        self._fetch(left, offset, other=False)
-        with k.until_zero("pieces", left):
-            k.smin(left, k.constant(self.piece), count)
-            k.ssub(count, left, left)
-            k.smov(offset, here)
-            k.sadd(offset, k.sshfll(2, count), offset)
-            with k.when(left):
-                with k.when(other_busy):
-                    self.stores.wait(other=True)
-                k.smovi(0, other_busy)
-                self._fetch(left, offset, other=True)
-            self.loads.wait()
-            self._clip(count)
-            self._store(count, here)
-            k.smov(other_busy, busy)
-            k.smovi(1, other_busy)
-            self.loads.turn()
-        for half, flag in ((False, busy), (True, other_busy)):
-            with k.when(flag):
-                self.stores.wait(other=half)
+@kernel(
+    inputs=lambda p: {name: Tensor((p.batch, p.features)) for name in ("x", "dz")},
+    outputs=lambda p: {"dx": Tensor((p.batch, p.features))},
+    work=lambda p: Work(flops=p.batch * p.features),
+    reference=_relu_backward,
+)
+def relu_backward(k: Builder, batch: Count = 64, features: Count = 256) -> None:
+    """ReLU backward: dx = 0 where x <= 0, else dz (also where x is NaN)."""
+    x, dz, dx = k.input("x"), k.input("dz"), k.output("dx")
+    Elementwise(k, batch * features, [dz, x], dx, masking(k)).emit()
 
-    def _fetch(self, left: Register, offset: Register, *, other: bool) -> None:
-        """Start the transfer of the next piece, `offset` bytes into the source."""
-        k, descriptor = self.k, self.loads.descriptor
-        with k.scope():
-            words = k.smin(left, k.constant(self.piece))
-            k.set_address(descriptor, "source", k.sadd(k.constant(self.source.address), offset))
-            k.set_field(descriptor, "source_row_words", words)
-            k.set_field(descriptor, "destination_row_words", words)
-            half = self.loads.other() if other else self.loads.current
-            k.set_field(descriptor, "destination_low", half)
-        self.loads.start(other=other)
 
-    def _store(self, words: Register, offset: Register) -> None:
-        """Start the transfer of the finished piece, `offset` bytes into the target."""
-        k, descriptor = self.k, self.stores.descriptor
-        with k.scope():
-            target = k.sadd(k.constant(self.target.address), offset)
-            k.set_address(descriptor, "destination", target)
-            k.set_field(descriptor, "source_low", self.stores.current)
-            k.set_field(descriptor, "source_row_words", words)
-            k.set_field(descriptor, "destination_row_words", words)
-        self.stores.start(other=False)
+def masking(k: Builder) -> Combine:
+    """Return the backward pass of ReLU on two sources, gradient and then the input x.
 
-    def _clip(self, words: Register) -> None:
-        """Apply the ReLU to the piece: vectors by the dozen, the rest one by one, a masked tail."""
-        k, lanes = self.k, self.k.machine.vpu.lanes
-        with k.scope():
-            read, write = k.vector_address("read"), k.vector_address("write")
-            k.point_at(read, self.loads.current, self.loads.buffer)
-            k.point_at(write, self.loads.current, self.loads.buffer)
-            zero = k.vmovi(0)
-            group = k.constant(UNROLLED * lanes)
-            rest = k.smov(words)
-            many = k.scalar("more groups")
-            k.slt(rest, group, many)
-            with k.when_zero(many), k.until_zero("groups", many):
-                self._clip_vectors(read, write, zero, UNROLLED)
-                k.ssub(group, rest, rest)
-                k.sxor(1, k.slt(rest, group), many)
-            with k.loop("vectors", k.sshfar(lanes.bit_length() - 1, rest)):
-                self._clip_vectors(read, write, zero, 1)
-            tail = k.sand(rest, lanes - 1)
-            with k.when(tail):
-                mask = Register(File.LANE_MASK)
-                k.smvcgc_vlr(k.ssub(1, k.sshfll(tail, k.constant(1))), mask)
-                self._clip_vectors(read, write, zero, 1)
-                k.smvcgc_vlr(k.constant((1 << lanes) - 1), mask)
+    Takes a register of the scope for its zeros.
+    """
+    zero = k.vmovi(0)
 
-    def _clip_vectors(self, read: Register, write: Register, zero: Register, count: int) -> None:
-        k, step = self.k, self.k.machine.vpu.lanes
-        with k.scope():
-            values = k.vectors("value", count)
-            for value in values:
-                k.vldw(read.post(step), value)
-            for value in values:
-                k.vfmaxs32(zero, value, value)
-            for value in values:
-                k.vstw(value, write.post(step))
+    def mask(k: Builder, values: list[Register]) -> None:
+        gradient, x = values
+        clipped = k.lane_predicate("clipped")
+        k.vfcmpges32(zero, x, clipped)
+        k.vmov(zero, gradient, when=when_set(clipped))
+
+    return mask
+
+
+def _sgd_update(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {"weight": reference.sgd_update(inputs["weight"], inputs["dweight"], p.lr)}
+
+
+def _verify_update(p: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Verdict:
+    truth = _sgd_update(p, inputs)["weight"]
+    limits = update_limits(truth, inputs["dweight"], p.lr)
+    return verdict([compare_floats("weight", outputs["weight"], truth, limits)])
+
+
+@np.errstate(all="ignore")
+def update_limits(updated: Array, dweight: Array, lr: float) -> Array:
+    """Return how far an update may be from the truth: the rate and the sum are rounded.
+
+    The rate's error reaches the sum times `dweight`; the factor is for errors of second order.
+    """
+    step = np.abs(dweight.astype(np.float64))
+    product = step * (ROUNDING * lr + SUBNORMAL_ROUNDING)
+    limits: Array = (1 + ROUNDING) * (ROUNDING * np.abs(updated) + product) + SUBNORMAL_ROUNDING
+    return limits
+
+
+@kernel(
+    inputs=lambda p: {name: Tensor((p.size,)) for name in ("weight", "dweight")},
+    outputs=lambda p: {"weight": Tensor((p.size,))},
+    work=lambda p: Work(flops=p.size),
+    reference=_sgd_update,
+    verify=_verify_update,
+)
+def sgd_update(k: Builder, size: Count = 16384, lr: Rate = 0.01) -> None:
+    """Stochastic gradient descent: weight - lr * dweight, in place, with one rounding."""
+    weight, dweight = k.input("weight"), k.input("dweight")
+    Elementwise(k, size, [weight, dweight], k.output("weight"), descent(k, lr)).emit()
+
+
+def descent(k: Builder, lr: float) -> Combine:
+    """Return the update of two sources, weight and then its gradient, by the rate `lr`.
+
+    Takes a register of the scope for the rate, in which float32 rounds it.
+    """
+    rate = k.vmovi(-lr)
+
+    def descend(k: Builder, values: list[Register]) -> None:
+        weight, gradient = values
+        k.vfmulas32(rate, gradient, weight, weight)
+
+    return descend

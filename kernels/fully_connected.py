@@ -15,9 +15,12 @@ from isa import Builder, Count, Tensor, Work, kernel
 from kernels import reference
 from kernels.blocking import Blocking, Shape
 from kernels.columns import BatchSplit
+from kernels.finish import PLAIN, Clip
 from kernels.judging import verify_fully_connected
 from kernels.matrix_product import Matrices, Product
 from kernels.packing import pack_bias, pack_weights
+from kernels.placement import ColumnImages, ColumnOutputs
+from kernels.weights import PackedWeights
 from kernels.window import Extent
 
 Array = np.ndarray[Any, Any]
@@ -56,14 +59,18 @@ def fc_forward(
     shape = Shape(out_features, in_features, ONE, ONE)
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     blocking = Blocking.choose(shape, split, k.machine)
-    matrices = Matrices(
-        images=k.input("x", place=lambda x: split.place(x.T)),
-        weights=k.input(
-            "weight",
-            4 * shape.weight_rows * blocking.padded_outputs,
-            lambda w: pack_weights(w[:, :, None, None], blocking),
-        ),
-        bias=k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking)),
-        outputs=k.output("z", read=lambda words: split.read(words).view(np.float32).T.copy()),
+    images = k.input("x", place=lambda x: split.place(x.T))
+    weights = k.input(
+        "weight",
+        4 * shape.weight_rows * blocking.padded_outputs,
+        lambda w: pack_weights(w[:, :, None, None], shape, blocking),
     )
-    Product(shape, split, blocking, matrices, relu).emit(k)
+    bias = k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking))
+    outputs = k.output("z", read=lambda words: split.read(words).view(np.float32).T.copy())
+    matrices = Matrices(
+        ColumnImages(images, shape.window_row),
+        PackedWeights.of(weights, shape, blocking),
+        ColumnOutputs(outputs, 1, out_features),
+        bias,
+    )
+    Product(shape, split, blocking, matrices, Clip() if relu else PLAIN).emit(k)

@@ -24,8 +24,11 @@ from kernels.blocking import Blocking, Shape
 from kernels.blocks import DeviceBlock, each_block
 from kernels.chunks import Chunk, ChunkCursor
 from kernels.columns import BatchSplit
+from kernels.finish import PLAIN, Recipe
+from kernels.placement import Images, Outputs
 from kernels.streams import Stream
 from kernels.tiles import TileLoop
+from kernels.weights import Weights
 
 IMAGE_CHANNEL, WEIGHT_CHANNEL, OUTPUT_CHANNEL, BIAS_CHANNEL = 1, 3, 5, 0
 
@@ -35,31 +38,26 @@ NOTHING = Plane(0, 1, 1, 0)
 
 @frozen
 class Matrices:
-    """The DDR buffers of a product: images by columns, packed weights, biases, outputs."""
+    """The operands of a product in DDR; without biases the sums start at 0."""
 
-    images: Buffer
-    weights: Buffer
-    bias: Buffer
-    outputs: Buffer
+    images: Images
+    weights: Weights
+    outputs: Outputs
+    bias: Buffer | None = None
 
 
 @frozen
 class Product:
-    """A product to emit: its shape, its cut, its operands."""
+    """A product to emit: its shape, its cut, its operands, what is done with finished sums."""
 
     shape: Shape
     split: BatchSplit
     blocking: Blocking
     matrices: Matrices
-    relu: bool = False
-
-    @property
-    def weight_block_bytes(self) -> int:
-        """Bytes of a whole weight block in DDR."""
-        return 4 * self.shape.weight_rows * self.blocking.block_outputs
+    finish: Recipe = PLAIN
 
     def emit(self, k: Builder) -> None:
-        """Emit the whole product."""
+        """Emit the whole product; cores without samples skip it."""
         with each_block(k, self.split) as block:
             _BlockProduct(k, self, block).emit()
 
@@ -70,33 +68,34 @@ class _BlockProduct:
     def __init__(self, k: Builder, product: Product, block: DeviceBlock) -> None:
         self.k, self.product, self.block = k, product, block
         self._take_buffers()
+        matrices = product.matrices
         self.cursor = ChunkCursor(
-            k, product.shape, product.blocking, product.matrices.images, block
+            k, product.shape, product.blocking, matrices.images, matrices.weights, block
         )
         self.chunk = Chunk.take(k, "chunk")
-        names = ("blocks in group", "group weights", "output address", "output busy",
-                 "other output busy", "rows in work", "run in work")  # fmt: skip
-        (self.blocks, self.group_weights, self.output_address, self.busy, self.other_busy,
-         self.rows, self.run) = (k.scalar(name) for name in names)  # fmt: skip
+        names = ("blocks in group", "first output of group", "output offset")
+        self.blocks, self.first_output, self.offset = (k.scalar(name) for name in names)
+        self.finish = product.finish.take(k, product.blocking, block, 4 * product.split.largest)
         self.tiles = TileLoop(
-            k, product.blocking, block, self.images, self.weights, self.outputs,
-            self.biases, self.chunk, self.cursor.row_bytes, product.relu,
+            k, product.blocking, block, self.images, self.weights, self.outputs.stream,
+            self.biases, self.chunk, self.finish,
         )  # fmt: skip
 
     def _take_buffers(self) -> None:
         k, product, blocking = self.k, self.product, self.product.blocking
-        row_bytes = 4 * product.split.largest
-        weight_row = 4 * blocking.block_outputs
+        matrices, row_bytes = product.matrices, 4 * product.split.largest
         images = k.array_buffer("image chunks", 2 * blocking.chunk * row_bytes)
         outputs = k.array_buffer("output sums", 2 * blocking.group_outputs * row_bytes)
-        weights = k.scalar_buffer("weight blocks", 2 * blocking.chunk * weight_row)
-        self.biases = k.scalar_buffer("biases", 4 * blocking.group_outputs)
-        plain = TransferRequest(NOTHING, NOTHING)
-        window_row = product.shape.columns.size * product.shape.channels * weight_row
-        shared = TransferRequest(Plane(0, 1, 1, window_row), NOTHING, cores=self._mask)
-        self.images = Stream.make(k, "image chunk", images, IMAGE_CHANNEL, plain)
+        weights = k.scalar_buffer("weight blocks", 8 * blocking.chunk * blocking.block_outputs)
+        self.biases = None
+        if matrices.bias is not None:
+            self.biases = k.scalar_buffer("biases", 4 * blocking.group_outputs)
+        fetched = TransferRequest(matrices.images.plane, NOTHING)
+        shared = TransferRequest(matrices.weights.plane, NOTHING, cores=self._mask)
+        stored = TransferRequest(NOTHING, matrices.outputs.plane)
+        self.images = Stream.make(k, "image chunk", images, IMAGE_CHANNEL, fetched)
         self.weights = Stream.make(k, "weight block", weights, WEIGHT_CHANNEL, shared)
-        self.outputs = Stream.make(k, "outputs", outputs, OUTPUT_CHANNEL, plain)
+        self.outputs = Stream.make(k, "outputs", outputs, OUTPUT_CHANNEL, stored).drain()
 
     @property
     def _mask(self) -> int:
@@ -108,89 +107,73 @@ class _BlockProduct:
         """Emit the loop over groups of outputs."""
         k, product = self.k, self.product
         bias = self._bias_descriptor()
-        with k.scope():
-            step = k.smulis(self.cursor.row_bytes, k.constant(self._image_row_step))
-            k.set_field(self.images.descriptor, "source_stride", step)
+        product.matrices.images.prepare(k, self.images.descriptor, self.block)
         with k.loop("groups", product.blocking.groups) as left:
-            self._begin_group(left, bias)
+            self._begin_group(left)
+            self._fetch_biases(bias)
             self._chunks()
-            self._drain_outputs()
+            self.outputs.finish()
+            self.finish.end_group()
 
-    @property
-    def _image_row_step(self) -> int:
-        """Rows of the image matrix from one image row to the next."""
-        return self.product.shape.columns.input * self.product.shape.channels
-
-    def _bias_descriptor(self) -> Descriptor:
-        words = self.product.blocking.group_outputs
-        return self.k.descriptor(
-            "biases",
-            TransferRequest(
-                Plane(0, 1, words, 0),
-                Plane(self.biases.address, 1, words, 0),
-                cores=self._mask,
-            ),
+    def _bias_descriptor(self) -> Descriptor | None:
+        if self.biases is None:
+            return None
+        words = self.biases.bytes // 4
+        request = TransferRequest(
+            Plane(0, 1, words, 0), Plane(self.biases.address, 1, words, 0), cores=self._mask
         )
+        return self.k.descriptor("biases", request)
 
-    def _begin_group(self, left: Register, bias: Descriptor) -> None:
-        """Find the group's weights, outputs and size, and fetch its biases."""
-        k, product, blocking = self.k, self.product, self.product.blocking
+    def _fetch_biases(self, descriptor: Descriptor | None) -> None:
+        k, bias = self.k, self.product.matrices.bias
+        if descriptor is None or bias is None:
+            return
         with k.scope():
-            group = k.ssub(left, k.constant(blocking.groups))
-            self._find_weights(group)
-            first = k.smulis(group, k.constant(blocking.group_outputs))
-            self._find_outputs(first)
-            start = k.sadd(k.constant(product.matrices.bias.address), k.sshfll(2, first))
-            k.set_address(bias, "source", start)
-        k.start(bias, BIAS_CHANNEL)
-        for stream in (self.images, self.weights, self.outputs):
-            stream.reset()
-        k.smovi(0, self.busy)
-        k.smovi(0, self.other_busy)
+            start = k.sadd(k.number(bias.address), k.sshfll(2, self.first_output))
+            k.set_address(descriptor, "source", start)
+        k.start(descriptor, BIAS_CHANNEL)
         k.wait(BIAS_CHANNEL)
 
-    def _find_weights(self, group: Register) -> None:
-        """Find the group's first weight block and how many it has."""
-        k, product, blocking = self.k, self.product, self.product.blocking
+    def _begin_group(self, left: Register) -> None:
+        """Find the group's weight blocks and outputs, and take all halves for free."""
+        k, blocking = self.k, self.product.blocking
         with k.scope():
-            first = k.smulis(group, k.constant(blocking.group))
-            left = k.ssub(first, k.constant(blocking.blocks))
-            k.smin(left, k.constant(blocking.group), self.blocks)
-            offset = k.smulis(first, k.constant(product.weight_block_bytes))
-            k.sadd(k.constant(product.matrices.weights.address), offset, self.group_weights)
+            group = k.ssub(left, k.number(blocking.groups))
+            k.smulis(group, k.number(blocking.group_outputs), self.first_output)
+            blocks_left = k.ssub(
+                k.smulis(group, k.number(blocking.group)), k.number(blocking.blocks)
+            )
+            k.smin(blocks_left, k.number(blocking.group), self.blocks)
+        for stream in (self.images, self.weights, self.outputs):
+            stream.reset()
+        self._find_outputs()
 
-    def _find_outputs(self, first: Register) -> None:
+    def _find_outputs(self) -> None:
         """Find where the group's outputs of the first position go, and their number."""
-        k, shape, descriptor = self.k, self.product.shape, self.outputs.descriptor
+        k, rows, descriptor = self.k, self.product.matrices.outputs, self.outputs.stream.descriptor
+        rows.begin(k, self.block, self.first_output, self.offset)
         with k.scope():
-            block_rows = k.constant(4 * shape.positions * shape.outputs)
-            offset = k.smulis(self.block.first, block_rows)
-            base = k.sadd(k.constant(self.product.matrices.outputs.address), offset)
-            k.sadd(base, k.smulis(first, self.cursor.row_bytes), self.output_address)
-        with k.scope():
-            left = k.ssub(first, k.constant(shape.outputs))
-            outputs = k.smin(left, k.constant(self.product.blocking.group_outputs))
+            left = k.ssub(self.first_output, k.number(self.product.shape.outputs))
+            outputs = k.smin(left, k.number(self.product.blocking.group_outputs))
+            rows.fill(k, descriptor, "destination", self.block, outputs)
             words = k.smulis(outputs, self.block.samples)
             k.set_field(descriptor, "source_row_words", words)
-            k.set_field(descriptor, "destination_row_words", words)
+            self.finish.begin_group(outputs)
 
     def _chunks(self) -> None:
         """Emit the loop over all chunks of all positions."""
         k, cursor = self.k, self.cursor
         cursor.restart()
         self._fetch_image(other=False)
-        with k.scope():
-            first = k.sadd(self.group_weights, cursor.chunk.weights)
-            self._fetch_weights(first, cursor.chunk_rows, cursor.chunk_run, other=False)
+        self._fetch_weights(self.first_output, cursor.chunk, other=False)
         with k.until_zero("chunks", cursor.more):
             cursor.chunk.copy_to(k, self.chunk)
-            k.smov(cursor.chunk_rows, self.rows)
-            k.smov(cursor.chunk_run, self.run)
             cursor.advance()
             with k.when(cursor.more):
                 self._fetch_image(other=True)
-            with k.when(self.chunk.first), k.when(self.busy):
-                self.outputs.wait()
+            with k.when(self.chunk.first):
+                self.outputs.claim()
+                self.finish.begin_position(self.offset)
             self.images.wait()
             self._weight_blocks()
             with k.when(self.chunk.last):
@@ -200,66 +183,47 @@ class _BlockProduct:
     def _weight_blocks(self) -> None:
         """Work on the chunk with every weight block of the group, fetching one block ahead."""
         k, cursor = self.k, self.cursor
-        address = k.sadd(self.group_weights, self.chunk.weights)
+        output = k.smov(self.first_output)
         self.tiles.begin_chunk()
         with k.loop("weight blocks", self.blocks) as left:
             another = k.slt(1, left)
             with k.when(another):
-                k.sadd(address, k.constant(self.product.weight_block_bytes), address)
-                self._fetch_weights(address, self.rows, self.run, other=True)
+                k.sadd(output, k.number(self.product.blocking.block_outputs), output)
+                self._fetch_weights(output, self.chunk, other=True)
             with k.when_zero(another), k.when(cursor.more):
-                following = k.sadd(self.group_weights, cursor.chunk.weights)
-                self._fetch_weights(following, cursor.chunk_rows, cursor.chunk_run, other=True)
+                self._fetch_weights(self.first_output, cursor.chunk, other=True)
             self.weights.wait()
             self.tiles.emit()
             self.weights.turn()
 
     def _fetch_image(self, *, other: bool) -> None:
         """Start the transfer of the cursor's chunk."""
-        k, cursor, descriptor = self.k, self.cursor, self.images.descriptor
+        k, chunk, descriptor = self.k, self.cursor.chunk, self.images.descriptor
+        k.set_address(descriptor, "source", self.cursor.image)
+        self.product.matrices.images.fill(k, descriptor, self.block, chunk.rows, chunk.run)
         with k.scope():
-            words = k.smulis(cursor.chunk_run, self.block.samples)
-            k.set_address(descriptor, "source", cursor.image)
-            k.set_field(descriptor, "source_rows", cursor.chunk_rows)
-            k.set_field(descriptor, "source_row_words", words)
-            total = k.smulis(words, cursor.chunk_rows)
-            k.set_field(descriptor, "destination_row_words", total)
-            half = self.images.other() if other else self.images.current
-            k.set_field(descriptor, "destination_low", half)
-        self.images.start(other=other)
+            words = k.smulis(k.smulis(chunk.rows, chunk.run), self.block.samples)
+            k.set_field(descriptor, "destination_row_words", words)
+        self.images.start_into(other=other)
 
-    def _fetch_weights(
-        self, address: Register, rows: Register, run: Register, *, other: bool
-    ) -> None:
-        """Start the transfer of a chunk of a weight block: `rows` window rows of `run` each."""
-        k, descriptor = self.k, self.weights.descriptor
+    def _fetch_weights(self, output: Register, chunk: Chunk, *, other: bool) -> None:
+        """Start the transfer of the weight block that begins with `output`, for a chunk."""
+        k, weights, descriptor = self.k, self.product.matrices.weights, self.weights.descriptor
         with k.scope():
-            words = k.smulis(run, k.constant(self.product.blocking.block_outputs))
-            k.set_address(descriptor, "source", address)
-            k.set_field(descriptor, "source_rows", rows)
-            k.set_field(descriptor, "source_row_words", words)
-            total = k.smulis(words, rows)
-            k.set_field(descriptor, "destination_row_words", total)
-            half = self.weights.other() if other else self.weights.current
-            k.set_field(descriptor, "destination_low", half)
-        self.weights.start(other=other)
+            base = k.sadd(k.number(weights.buffer.address), chunk.weights)
+            block = k.smulis(output, k.number(weights.output_bytes))
+            k.set_address(descriptor, "source", k.sadd(base, block))
+            weights.fill(k, descriptor, chunk)
+            steps = k.smulis(chunk.rows, chunk.run)
+            words = k.smulis(steps, k.number(self.product.blocking.block_outputs))
+            k.set_field(descriptor, "destination_row_words", words)
+        self.weights.start_into(other=other)
 
     def _store_outputs(self) -> None:
         """Start the transfer of a finished position, and turn to the other half."""
-        k, descriptor = self.k, self.outputs.descriptor
-        k.set_address(descriptor, "destination", self.output_address)
-        k.set_field(descriptor, "source_low", self.outputs.current)
-        self.outputs.start(other=False)
+        k, rows, stream = self.k, self.product.matrices.outputs, self.outputs.stream
         with k.scope():
-            step = k.smulis(self.cursor.row_bytes, k.constant(self.product.shape.outputs))
-            k.sadd(self.output_address, step, self.output_address)
-        k.smov(self.other_busy, self.busy)
-        k.smovi(1, self.other_busy)
-        self.outputs.turn()
-
-    def _drain_outputs(self) -> None:
-        """Wait for the transfers of the last two positions."""
-        with self.k.when(self.busy):
-            self.outputs.wait()
-        with self.k.when(self.other_busy):
-            self.outputs.wait(other=True)
+            self.outputs.send(k.sadd(k.number(rows.buffer.address), self.offset))
+        stream.turn()
+        self.finish.end_position(self.offset)
+        rows.advance(k, self.block, self.offset)

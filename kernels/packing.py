@@ -1,8 +1,8 @@
 """Weights and biases as the chip wants them: the host's layout work before a run.
 
-Weights are stored transposed, one row per window pixel and channel, and cut into blocks of
-outputs: the two weights of a double-word load are neighbouring outputs, and any run of rows of a
-block is one contiguous broadcast.
+Weights are stored with one row per window pixel and channel, and cut into blocks of outputs: the
+two weights of a double-word load are neighbouring outputs, and any run of rows of a block is one
+contiguous broadcast. For the gradient of a convolution's input the outputs are its channels.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from kernels.blocking import Blocking
+from kernels.blocking import Blocking, Shape
 
 Array = np.ndarray[Any, Any]
 
 
-def pack_weights(weight: Array, blocking: Blocking) -> Array:
-    """Return weights (O, C, kH, kW) as blocks of (kH * kW * C, block outputs), zeros beyond O."""
+def pack_weights(weight: Array, shape: Shape, blocking: Blocking) -> Array:
+    """Return weights (O, C, kH, kW) as blocks of (kH * kW * C, block outputs), zeros beyond O.
+
+    Kernel rows and columns come in the order in which windows meet them.
+    """
     outputs = weight.shape[0]
-    rows = weight.transpose(2, 3, 1, 0).reshape(-1, outputs)
+    met = weight[:, :, shape.rows.taps][:, :, :, shape.columns.taps]
+    rows = met.transpose(2, 3, 1, 0).reshape(-1, outputs)
     padded = np.zeros((rows.shape[0], blocking.padded_outputs), np.float32)
     padded[:, :outputs] = rows
     blocks = padded.reshape(rows.shape[0], blocking.blocks, blocking.block_outputs)

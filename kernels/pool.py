@@ -1,27 +1,38 @@
-"""Max pooling forward: algorithm 3, all samples of a window row by row of the matrix.
+"""The recipes of max pooling, forward and backward: algorithms 3 and 4, samples in the lanes.
 
-For every output position and run of channels, the window's rows arrive one after the other; the
-largest value and the row number where it sat stay in AM until the window is complete. The first
-maximum wins; NaN wins over everything, as in PyTorch.
+Forward, the first maximum of a window wins and NaN wins over everything, as in PyTorch. An index is
+h * width + w on the host and the number of a matrix row, index * channels + c, on the chip.
+Backward, the gradient of an output goes to the pixel of its index. The device programs are
+`kernels.pool_forward_program`, `kernels.pool_backward_program` and `kernels.pool_backward_indexed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from isa import Builder, Count, Pair, Tensor, Work, kernel
+from isa import Builder, Count, Pair, Tensor, Verdict, Work, kernel
+from isa.language.comparison import compare_floats, verdict
 from kernels import reference
 from kernels.columns import BatchSplit, image_rows, rows_to_images
-from kernels.pooling import Pooling
+from kernels.pool_backward_indexed import emit_indexed
+from kernels.pool_backward_layer import PoolingBackward
+from kernels.pool_backward_program import emit_rows
+from kernels.pool_backward_tiles import Extent
+from kernels.pool_forward_program import Pooling
+from kernels.rounding import LARGEST, ROUNDING
 
 Array = np.ndarray[Any, Any]
 
 
+ROW_NUMBERS = 2**31
+"""An index is the number of a matrix row in a signed word."""
+
+
 def output_shape(p: Any) -> tuple[int, int, int, int]:
-    """Return the shape of z and index."""
+    """Return the shape of z, dz and index."""
     rows = reference.output_extent(p.height, p.size[0], p.stride[0], 0)
     columns = reference.output_extent(p.width, p.size[1], p.stride[1], 0)
     return (p.batch, p.channels, rows, columns)
@@ -31,6 +42,12 @@ def _check(p: Any) -> str | None:
     if p.size[0] > p.height or p.size[1] > p.width:
         size = f"{p.size[0]}x{p.size[1]}"
         return f"window {size} is larger than the image {p.height}x{p.width}; use a smaller size"
+    rows = p.height * p.width * p.channels
+    if rows > ROW_NUMBERS:
+        return (
+            f"{p.channels} channels of {p.height}x{p.width} are {rows:,} matrix rows; an index has "
+            f"32 bits for {ROW_NUMBERS:,}; use fewer channels or a smaller image"
+        )
     return None
 
 
@@ -76,3 +93,113 @@ def maxpool2d_forward(
     )
     indices = k.output("index", read=read_index)
     Pooling.make(k, k.p, split, shape, images, values, indices).emit()
+
+
+def _corners(p: Any) -> tuple[Array, Array]:
+    """Return the first row (nH, 1) and the first column (nW,) of every window."""
+    _, _, rows, columns = output_shape(p)
+    return np.arange(rows)[:, None] * p.stride[0], np.arange(columns) * p.stride[1]
+
+
+def _check_index(p: Any, inputs: Mapping[str, Array]) -> str | None:
+    """Say which index names no pixel of its window, the first one in the tensor's order."""
+    index, (top, left) = inputs["index"], _corners(p)
+    row, column = np.divmod(index, p.width)
+    right = (row >= top) & (row < top + p.size[0]) & (column >= left) & (column < left + p.size[1])
+    if right.all():
+        return None
+    n, c, i, j = (int(part) for part in np.argwhere(~right)[0])
+    first, start = int(top[i, 0]), int(left[j])
+    last, end = first + p.size[0] - 1, start + p.size[1] - 1
+    value = int(index[n, c, i, j])
+    pixels = p.height * p.width
+    where = f"row {value // p.width}, column {value % p.width}"
+    if not 0 <= value < pixels:
+        where = f"no pixel of the plane, which has 0 to {pixels - 1}"
+    return (
+        f"index[{n}, {c}, {i}, {j}] is {value}, {where}; its window has the rows {first} to {last} "
+        f"and the columns {start} to {end}; give the index that maxpool2d_forward returned for "
+        "this shape, size and stride"
+    )
+
+
+def _random_gradients(p: Any, generator: np.random.Generator) -> Mapping[str, Array]:
+    """Return gradients uniform in [-1, 1), and for each a random pixel of its window."""
+    shape, (top, left) = output_shape(p), _corners(p)
+    rows, columns = (top + generator.integers(0, p.size[0], shape),
+                     left + generator.integers(0, p.size[1], shape))  # fmt: skip
+    gradients = generator.uniform(-1, 1, shape).astype(np.float32)
+    return {"dz": gradients, "index": rows * p.width + columns}
+
+
+def _input_shape(p: Any) -> tuple[int, int, int, int]:
+    return (p.batch, p.channels, p.height, p.width)
+
+
+def _backward_reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    dx = reference.maxpool2d_backward(inputs["dz"], inputs["index"], _input_shape(p))
+    return {"dx": dx}
+
+
+@np.errstate(all="ignore")
+def _verify_backward(p: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Verdict:
+    """Compare dx; a sum of n gradients rounds n - 1 times, each at most by its magnitudes' sum."""
+    dz, index, shape = inputs["dz"], inputs["index"], _input_shape(p)
+    truth = reference.maxpool2d_backward(dz, index, shape)
+    terms = reference.maxpool2d_backward(np.ones_like(dz), index, shape)
+    magnitude = reference.maxpool2d_backward(np.abs(dz), index, shape)
+    roundings = np.maximum(terms - 1, 0)
+    limits = ROUNDING * (1 + ROUNDING) ** roundings * roundings * magnitude
+    limits[np.isfinite(magnitude) & (magnitude > LARGEST)] = np.inf
+    return verdict([compare_floats("dx", outputs["dx"], truth, limits)])
+
+
+@kernel(
+    inputs=lambda p: {
+        "dz": Tensor(output_shape(p)),
+        "index": Tensor(output_shape(p), "int64"),
+    },
+    outputs=lambda p: {"dx": Tensor(_input_shape(p))},
+    work=_work,
+    reference=_backward_reference,
+    verify=_verify_backward,
+    random_inputs=_random_gradients,
+    check=_check,
+    check_inputs=_check_index,
+)
+def maxpool2d_backward(
+    k: Builder,
+    batch: Count = 64,
+    channels: Count = 16,
+    height: Count = 8,
+    width: Count = 8,
+    size: Pair = (2, 2),
+    stride: Pair = (2, 2),
+    variant: Literal["rows", "indexed"] = "rows",
+) -> None:
+    """Max pooling backward: dx, every dz at the pixel of its index, 0 elsewhere.
+
+    "rows" compares the indices of whole rows of samples with each pixel of their window. "indexed"
+    adds element by element where the index points, as the paper does: slow, for comparison.
+    """
+    split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
+    shape = output_shape(k.p)
+
+    def place_index(index: Array) -> Array:
+        rows = index * channels + np.arange(channels)[:, None, None]
+        return split.place(image_rows(rows.astype(np.int32)))
+
+    gradients = k.input("dz", place=lambda dz: split.place(image_rows(dz)))
+    indices = k.input("index", place=place_index)
+    images = k.output(
+        "dx",
+        read=lambda words: rows_to_images(split.read(words).view(np.float32), _input_shape(k.p)),
+    )
+    rows, columns = (
+        Extent(extent, window, min(step, extent), outputs)
+        for extent, window, step, outputs in zip(
+            (height, width), size, stride, shape[2:], strict=True
+        )
+    )
+    emit = emit_indexed if variant == "indexed" else emit_rows
+    emit(PoolingBackward(k, split, channels, rows, columns, gradients, indices, images))

@@ -40,18 +40,18 @@ class Stream:
 
         Raise KernelError if the machine has too few DMA channels.
         """
-        if channel + 2 > k.machine.dma.channels:
-            raise k.error(
-                f"'{name}' uses DMA channels {channel} and {channel + 1}, and the machine has "
-                f"dma.channels={k.machine.dma.channels}; use a machine with more"
-            )
+        _check_channels(k, name, channel)
         half = buffer.bytes // 2
         return Stream(
             k, buffer, half, channel, k.descriptor(name, request), k.scalar(f"{name} half")
         )
 
     def sharing(self, k: Builder, name: str, channel: int, request: TransferRequest) -> Stream:
-        """Return another stream over the same halves, which turn together."""
+        """Return another stream over the same halves, which turn together.
+
+        Raise KernelError if the machine has too few DMA channels.
+        """
+        _check_channels(k, name, channel)
         return Stream(k, self.buffer, self.half, channel, k.descriptor(name, request), self.current)
 
     def reset(self) -> None:
@@ -74,13 +74,75 @@ class Stream:
         with self.k.scope():
             self.k.start(self.descriptor, self._channel(other))
 
+    def start_into(self, *, other: bool) -> None:
+        """Start the transfer that fills a half; all but the half must be in the descriptor."""
+        with self.k.scope():
+            half = self.other() if other else self.current
+            self.k.set_field(self.descriptor, "destination_low", half)
+        self.start(other=other)
+
+    def start_from(self, target: Register) -> None:
+        """Start the transfer of the half in use to the DDR address in a register."""
+        self.k.set_address(self.descriptor, "destination", target)
+        self.k.set_field(self.descriptor, "source_low", self.current)
+        self.start(other=False)
+
     def wait(self, *, other: bool = False) -> None:
         """Wait for the transfer of a half."""
         with self.k.scope():
             self.k.wait(self._channel(other))
+
+    def drain(self) -> Drain:
+        """Return this stream as one that stores; takes registers of the scope."""
+        return Drain(self, self.k.scalar("half busy"), self.k.scalar("other half busy"))
 
     def _channel(self, other: bool) -> Register:
         edge = self.k.constant(self.buffer.address + self.half)
         second = self.k.slt(self.current, edge) if other else self.k.seq(self.current, edge)
         channel: Register = self.k.sadd(second, self.channel)
         return channel
+
+
+@frozen
+class Drain:
+    """A stream that stores: it knows which of its halves are still on their way to DDR."""
+
+    stream: Stream
+    busy: Register
+    """1 while the half in use is being stored."""
+    other_busy: Register
+
+    def reset(self) -> None:
+        """Start with the first half; nothing is on its way."""
+        self.stream.reset()
+        self.forget()
+
+    def forget(self) -> None:
+        """Take both halves for stored, where the halves are another stream's to reset."""
+        self.stream.k.smovi(0, self.busy)
+        self.stream.k.smovi(0, self.other_busy)
+
+    def claim(self, *, other: bool = False) -> None:
+        """Wait until the half in use, or the other one, may be written again."""
+        with self.stream.k.when(self.other_busy if other else self.busy):
+            self.stream.wait(other=other)
+
+    def send(self, target: Register) -> None:
+        """Start storing the half in use to a DDR address; `Stream.turn` must follow."""
+        self.stream.start_from(target)
+        self.stream.k.smov(self.other_busy, self.busy)
+        self.stream.k.smovi(1, self.other_busy)
+
+    def finish(self) -> None:
+        """Wait for both halves."""
+        for half, flag in ((False, self.busy), (True, self.other_busy)):
+            with self.stream.k.when(flag):
+                self.stream.wait(other=half)
+
+
+def _check_channels(k: Builder, name: str, channel: int) -> None:
+    if channel + 2 > k.machine.dma.channels:
+        raise k.error(
+            f"'{name}' uses DMA channels {channel} and {channel + 1}, and the machine has "
+            f"dma.channels={k.machine.dma.channels}; use a machine with more"
+        )

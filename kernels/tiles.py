@@ -1,7 +1,7 @@
 """The tiles of one weight block: sums come from biases or AM, go through the inner product, return.
 
-Sums live in AM from the first chunk of a window to its last; the ReLU is applied on the way out of
-the last one. Pointers run on from tile to tile and from block to block.
+Sums live in AM from the first chunk of a window to its last; what `finish` does with finished ones
+is done on the way out of the last chunk. Pointers run on from tile to tile and block to block.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from isa.program import Buffer
 from kernels.blocking import Blocking
 from kernels.blocks import DeviceBlock
 from kernels.chunks import Chunk
+from kernels.finish import Finish
 from kernels.inner_product import Operands, multiply_steps
 from kernels.streams import Stream
 
@@ -27,16 +28,15 @@ class TileLoop:
         images: Stream,
         weights: Stream,
         outputs: Stream,
-        biases: Buffer,
+        biases: Buffer | None,
         chunk: Chunk,
-        row_bytes: Register,
-        relu: bool,
+        finish: Finish,
     ) -> None:
         self.k, self.blocking, self.block, self.chunk = k, blocking, block, chunk
         self.images, self.weights, self.outputs, self.biases = images, weights, outputs, biases
-        self.row_bytes, self.relu = row_bytes, relu
+        self.finish = finish
         tile = blocking.tile
-        self.sums, self.bias = k.scalar("sums of tile"), k.scalar("biases of tile")
+        self.sums, self.output = k.scalar("sums of tile"), k.scalar("first output of tile")
         self.accumulators = k.vectors("sum", tile.outputs, tile.vectors)
         self.image_pointers = tuple(k.vector_address("image") for _ in range(tile.vectors))
         self.sum_pointers = tuple(k.vector_address("sums") for _ in range(tile.vectors))
@@ -46,7 +46,7 @@ class TileLoop:
     def begin_chunk(self) -> None:
         """Go back to the first tile of the group."""
         self.k.smov(self.outputs.current, self.sums)
-        self.k.constant(self.biases.address, self.bias)
+        self.k.smovi(0, self.output)
 
     def emit(self) -> None:
         """Emit the loop over the tiles of the weight block in work."""
@@ -61,38 +61,47 @@ class TileLoop:
                 self.weight_pointer, self.blocking.block_outputs,
             )  # fmt: skip
             multiply_steps(k, tile, registers, self.chunk.steps)
-            if self.relu:
-                with k.when(self.chunk.last):
-                    self._clip()
+            self._finish()
             self._store_sums()
             k.sadd(weights, 4 * tile.outputs, weights)
-            k.sadd(self.bias, 4 * tile.outputs, self.bias)
-            k.sadd(self.sums, k.smulis(self.row_bytes, tile.outputs), self.sums)
+            k.sadd(self.output, tile.outputs, self.output)
+            k.sadd(self.sums, k.smulis(self.block.row_bytes, tile.outputs), self.sums)
+
+    def _finish(self) -> None:
+        if not self.finish.has_tile:
+            return
+        with self.k.when(self.chunk.last):
+            self.finish.tile(self.output, self.accumulators, self.sum_pointers, self.image_pointers)
 
     def _point_images(self) -> None:
-        for pointer, offset in zip(self.image_pointers, self.block.offsets, strict=True):
-            address = self.k.sadd(self.images.current, offset)
-            self.k.point_at(pointer, address, self.images.buffer)
+        self._point(self.image_pointers, self.images.current, self.images.buffer)
 
     def _point_sums(self) -> None:
-        for pointer, offset in zip(self.sum_pointers, self.block.offsets, strict=True):
-            address = self.k.sadd(self.sums, offset)
-            self.k.point_at(pointer, address, self.outputs.buffer)
+        self._point(self.sum_pointers, self.sums, self.outputs.buffer)
+
+    def _point(self, pointers: tuple[Register, ...], row: Register, buffer: Buffer) -> None:
+        for pointer, offset in zip(pointers, self.block.offsets, strict=True):
+            with self.k.scope():
+                self.k.point_at(pointer, self.k.sadd(row, offset), buffer)
 
     def _begin_sums(self) -> None:
         """Start from the biases in the first chunk of a window, else from the sums so far."""
         k = self.k
         with k.when(self.chunk.first):
-            self._load_biases()
+            if self.biases is None:
+                for register in self.accumulators:
+                    k.vmovi(0, register)
+            else:
+                self._load_biases(self.biases)
         with k.when_zero(self.chunk.first):
             self._point_sums()
             for o in range(self.blocking.tile.outputs):
                 for v, pointer in enumerate(self.sum_pointers):
                     k.vldw(pointer.post(self.block.row_step), self.accumulators[o, v])
 
-    def _load_biases(self) -> None:
+    def _load_biases(self, biases: Buffer) -> None:
         k = self.k
-        k.point_at(self.bias_pointer, self.bias, self.biases)
+        k.point(self.bias_pointer, biases, k.sshfll(2, self.output))
         pairs = [k.scalar_pair("bias pair") for _ in range(2)]
         for o in range(0, self.blocking.tile.outputs, 2):
             pair = k.slddw(self.bias_pointer + o // 2, pairs[o // 2 % 2])
@@ -101,12 +110,6 @@ class TileLoop:
                 k.svbcast(Register(pair.file, pair.index + half), first)
                 for v in range(1, self.blocking.tile.vectors):
                     k.vmov(first, self.accumulators[o + half, v])
-
-    def _clip(self) -> None:
-        """Apply the ReLU: 0 if 0 > sum, else the sum, so that NaN stays NaN."""
-        zero = self.k.vmovi(0)
-        for register in self.accumulators:
-            self.k.vfmaxs32(zero, register, register)
 
     def _store_sums(self) -> None:
         self._point_sums()

@@ -66,11 +66,11 @@ class _Unpacking:
         self._find(source, target)
         k.constant(self.channels, left)
         with k.until_zero("channel pieces", left):
-            k.smin(left, k.constant(self.piece), count)
+            k.smin(left, k.number(self.piece), count)
             self._fix_fields(count)
             self._turn_piece(source, target, count)
             with k.scope():
-                k.sadd(source, k.smulis(count, k.constant(4 * self.pixels)), source)
+                k.sadd(source, k.smulis(count, k.number(4 * self.pixels)), source)
                 k.sadd(target, k.smulis(count, k.sshfll(2, self.block.samples)), target)
             k.ssub(count, left, left)
 
@@ -80,11 +80,11 @@ class _Unpacking:
         left, words, pixel = (k.scalar(n) for n in ("pixels left", "run words", "pixel bytes"))
         source, target = k.smov(first_plane), k.smov(first_row)
         k.constant(self.pixels, left)
-        k.smulis(k.sshfll(2, block.samples), k.constant(self.channels), pixel)
+        k.smulis(k.sshfll(2, block.samples), k.number(self.channels), pixel)
         self.rows.reset()
         busy, other_busy = k.smovi(0), k.smovi(0)
         with k.until_zero("pixel runs", left):
-            run = k.smin(left, k.constant(self.run))
+            run = k.smin(left, k.number(self.run))
             with k.when(busy):
                 self.rows.wait()
             self._transpose_channels(source, run, channels)
@@ -106,8 +106,8 @@ class _Unpacking:
         with k.scope():
             size = k.constant(4 * self.channels * self.pixels)
             offset = k.smulis(self.block.first, size)
-            k.sadd(k.constant(self.images.address), offset, source)
-            k.sadd(k.constant(self.columns.address), offset, target)
+            k.sadd(k.number(self.images.address), offset, source)
+            k.sadd(k.number(self.columns.address), offset, target)
 
     def _fix_fields(self, channels: Register) -> None:
         """Fill in what the block's number of samples and the piece's channels decide."""
@@ -133,7 +133,7 @@ class _Unpacking:
                 k.sxor(parity, 1, parity)
                 with k.when(k.sxor(k.seq(left, channels), 1)):
                     k.wait(k.sadd(parity, TRANSPOSE_CHANNEL))
-                k.sadd(plane, k.constant(4 * self.pixels), plane)
+                k.sadd(plane, k.number(4 * self.pixels), plane)
                 k.sadd(target, row, target)
             k.wait(k.sadd(k.sxor(parity, 1), TRANSPOSE_CHANNEL))
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isa import Machine
 from isa.errors import KernelError
 from kernel_run import Array, assert_near, machine, run
 from kernels import reference, relu_forward
@@ -29,7 +28,7 @@ def values(batch: int, features: int, seed: int = 0) -> Array:
         (1, 1),  # one lane, and cores without work
         (1, 15), (1, 16), (1, 17),  # around one vector
         (3, 16), (5, 13), (17, 31),  # not a whole number of vectors
-        (1, 192), (2, 100),  # around the twelve vectors of one turn of the main loop
+        (1, 256), (2, 136), (1, 255),  # around the 16 vectors of one turn of the main loop
         (33, 65), (70, 64),
     ],
 )  # fmt: skip
@@ -81,6 +80,14 @@ def test_any_small_size(batch: int, features: int, cores: int, engine: str) -> N
     assert_near(z, reference.relu_forward(x))
 
 
-def test_too_few_channels_are_named_when_the_program_is_built() -> None:
-    with pytest.raises(KernelError, match=r"channels 0 and 1.*dma\.channels=1"):
-        relu_forward().program(Machine.load(overrides=["dma.channels=1"]))
+@pytest.mark.parametrize(("channels", "used"), [(1, "0 and 1"), (2, "2 and 3")])
+def test_too_few_channels_are_named_when_the_program_is_built(channels: int, used: str) -> None:
+    with pytest.raises(KernelError, match=rf"channels {used}.*dma\.channels={channels}"):
+        relu_forward().program(machine(f"dma.channels={channels}"))
+
+
+def test_transfers_and_work_overlap(engine: str) -> None:
+    # Loads and stores of 32,768 words take 2 * 4 * 32,768 / 34.16 = 7,674 cycles of DDR; a core
+    # that loaded all before it worked would need over 4,000 more.
+    report = run(relu_forward(batch=64, features=512), {"x": values(64, 512)}, engine).report
+    assert report.cycles < 1.15 * 7_674

@@ -12,7 +12,7 @@ from numbers import Integral
 
 from isa.language.emitter import Emitter, unless, when_set
 from isa.language.storage import LOOP_PREDICATE, block
-from isa.operands import Label, R, Register
+from isa.operands import RI, Label, R, Register
 
 
 class ControlFlow(Emitter):
@@ -31,6 +31,10 @@ class ControlFlow(Emitter):
         if low != value:
             self.smovih(value >> 32, register, register)
         return register
+
+    def number(self, value: int) -> int | Register:
+        """Return an integer as an operand: itself where it fits, else in a register."""
+        return value if RI.accepts(value) else self.constant(value)
 
     @block
     def loop(self, name: str, count: int | Register) -> Iterator[Register]:

@@ -72,6 +72,7 @@ class KernelDefinition:
     verify: Verify | None
     random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None
     check: Callable[[Any], str | None] | None
+    check_inputs: Callable[[Any, Mapping[str, Array]], str | None] | None
 
     @property
     def origin(self) -> Origin:
@@ -151,7 +152,10 @@ class Kernel:
             return builder.finish()
 
     def check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the inputs as arrays; refuse missing, extra, mis-shaped or mistyped ones."""
+        """Return the inputs as arrays; refuse missing, extra, mis-shaped or mistyped ones.
+
+        What the kernel's own `check_inputs` finds wrong with their values is refused as well.
+        """
         tensors = self.inputs
         missing = [name for name in tensors if name not in inputs]
         extra = [name for name in inputs if name not in tensors]
@@ -161,7 +165,12 @@ class Kernel:
             raise UsageError(
                 f"kernel '{self.name}' takes inputs {', '.join(tensors)}: {'; '.join(wrong)}"
             )
-        return {name: tensor.check(name, inputs[name]) for name, tensor in tensors.items()}
+        arrays = {name: tensor.check(name, inputs[name]) for name, tensor in tensors.items()}
+        check = self.definition.check_inputs
+        problem = check(self.p, arrays) if check else None
+        if problem:
+            raise UsageError(f"kernel '{self.name}': {problem}")
+        return arrays
 
     def make_inputs(self, seed: int = 0) -> dict[str, Array]:
         """Return seeded random inputs, uniform in [-1, 1) unless the kernel says otherwise."""
@@ -185,6 +194,7 @@ _ANSWERS: dict[str, tuple[str, Any, str]] = {
     "verify": ("p, inputs, outputs", Verdict, "a Verdict"),
     "random_inputs": ("p, generator", Mapping, "a dict of arrays"),
     "check": ("p", str | None, "a text that says what is wrong, or None"),
+    "check_inputs": ("p, inputs", str | None, "a text that says what is wrong, or None"),
 }
 """What the functions of a kernel take and return."""
 
@@ -251,12 +261,14 @@ def kernel(
     verify: Verify | None = None,
     random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None = None,
     check: Callable[[Any], str | None] | None = None,
+    check_inputs: Callable[[Any, Mapping[str, Array]], str | None] | None = None,
 ) -> Callable[[Callable[..., None]], KernelDefinition]:
     """Make a kernel of a function `f(k: Builder, **parameters)`, each parameter with a default.
 
     `inputs(p)` and `outputs(p)` give the tensors for parameters `p` (attributes); `reference(p,
     inputs)` computes the outputs in numpy float64; `verify(p, inputs, outputs)` replaces the
-    plain comparison; `work(p)` counts flops; `check(p)` returns what is wrong with parameters.
+    plain comparison; `work(p)` counts flops; `check(p)` returns what is wrong with parameters,
+    `check_inputs(p, inputs)` what is wrong with values, beyond shapes and dtypes.
     """
 
     if misplaced or inputs is None or outputs is None:
@@ -275,6 +287,7 @@ def kernel(
             checked("inputs", inputs), checked("outputs", outputs), meaning,
             checked("work", work), checked("reference", reference), checked("verify", verify),
             checked("random_inputs", random_inputs), checked("check", check),
+            checked("check_inputs", check_inputs),
         )  # fmt: skip
 
     return decorate

@@ -7,8 +7,9 @@ come from Python calls or as text from the command line (`-p stride=2x1`).
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from attrs import frozen
@@ -32,7 +33,12 @@ Pair = Annotated[tuple[int, int], AtLeast(1)]
 Padding = Annotated[tuple[int, int], AtLeast(0)]
 """Height and width, each at least 0; an int stands for both."""
 
+Rate = Annotated[float, AtLeast(0)]
+"""A number of at least 0, such as a learning rate; kernels round it to float32."""
+
 LARGEST = 2**31 - 1
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
+"""Of float32."""
 
 
 @frozen
@@ -66,6 +72,8 @@ class Parameter:
     def check(self, value: Any) -> Any:
         """Return the value in its type, or raise UsageError naming parameter, value and limit."""
         base = self._base()
+        if value is None and self._optional():
+            return None
         if get_origin(self.annotation) is Literal:
             choices = get_args(self.annotation)
             return self._expect(value, value in choices, f"one of {', '.join(choices)}")
@@ -79,10 +87,7 @@ class Parameter:
         if get_origin(base) is tuple:
             return self._pair(value)
         if base is float:
-            if value is None and self.default is None:
-                return None
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            return float(self._expect(value, number and math.isfinite(value), "a finite number"))
+            return self._number(value)
         return value
 
     def _pair(self, value: Any) -> tuple[int, int]:
@@ -94,23 +99,47 @@ class Parameter:
         self._expect(value, right, wanted)
         return int(both[0]), int(both[1])
 
+    def _number(self, value: Any) -> float:
+        least, largest, wanted = -sys.float_info.max, sys.float_info.max, "a finite number"
+        if self._limits():
+            least, largest = self._least(0), LARGEST_FLOAT
+            wanted = f"a number from {least} to {largest:.8g}, the largest of float32"
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        return float(self._expect(value, number and least <= value <= largest, wanted))
+
     def _base(self) -> Any:
         """Return the annotation without its limits and without `| None`."""
-        base = self.annotation
-        if get_origin(base) is Annotated:
-            base = get_args(base)[0]
-        members = [m for m in get_args(base) if m is not type(None)]
-        optional = type(None) in get_args(base)
-        return members[0] if optional else base
+        return _unwrapped(self.annotation)[0]
+
+    def _optional(self) -> bool:
+        return _unwrapped(self.annotation)[2]
+
+    def _limits(self) -> list[AtLeast]:
+        return _unwrapped(self.annotation)[1]
 
     def _least(self, default: int) -> int:
-        limits = [m for m in get_args(self.annotation) if isinstance(m, AtLeast)]
+        limits = self._limits()
         return limits[0].least if limits else default
 
     def _expect(self, value: Any, right: object, wanted: str) -> Any:
         if not right:
             raise UsageError(f"parameter '{self.name}' must be {wanted}, got {value!r}")
         return value
+
+
+def _unwrapped(annotation: Any) -> tuple[Any, list[AtLeast], bool]:
+    """Return the type inside an annotation, its limits, and whether None is allowed, too."""
+    limits: list[AtLeast] = []
+    optional = False
+    while True:
+        parts = get_args(annotation)
+        if get_origin(annotation) is Annotated:
+            limits += [part for part in parts if isinstance(part, AtLeast)]
+        elif type(None) in parts:
+            optional = True
+        else:
+            return annotation, limits, optional
+        annotation = next(part for part in parts if part is not type(None))
 
 
 def _whole(value: Any, least: int) -> bool:
