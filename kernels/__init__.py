@@ -6,7 +6,7 @@ from kernels.conv_data import conv2d_backward_data
 from kernels.elementwise import relu_backward, relu_forward, sgd_update
 from kernels.fully_connected import fc_forward
 from kernels.fully_connected_backward import fc_backward
-from kernels.pool import maxpool2d_forward
+from kernels.pool import maxpool2d_backward, maxpool2d_forward
 
 LIBRARY: dict[str, KernelDefinition] = {
     definition.name: definition
@@ -14,6 +14,7 @@ LIBRARY: dict[str, KernelDefinition] = {
         conv2d_forward,
         conv2d_backward_data,
         maxpool2d_forward,
+        maxpool2d_backward,
         fc_forward,
         fc_backward,
         relu_forward,
@@ -29,6 +30,7 @@ __all__ = [
     "conv2d_forward",
     "fc_backward",
     "fc_forward",
+    "maxpool2d_backward",
     "maxpool2d_forward",
     "relu_backward",
     "relu_forward",

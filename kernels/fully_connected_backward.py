@@ -70,11 +70,15 @@ def fc_backward(
 ) -> None:
     """Gradients of a fully connected layer from dz; with a rate lr, weight and bias move on."""
     layer = _Layer(k)
-    layer.turn()
-    layer.data_gradient()
+    with k.phase("turning"):
+        layer.turn()
+    with k.phase("dx"):
+        layer.data_gradient()
     k.barrier()  # now all rows of x and dz are turned, and nobody needs the old weights
-    layer.weight_gradient()
-    layer.bias_gradient()
+    with k.phase("dweight"):
+        layer.weight_gradient()
+    with k.phase("dbias"):
+        layer.bias_gradient()
 
 
 class _Layer:

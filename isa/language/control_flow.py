@@ -83,6 +83,12 @@ class ControlFlow(Emitter):
             self._loops.pop()
 
     @block
+    def phase(self, name: str) -> Iterator[None]:
+        """Mark a part of the program: listings, traces and reports show it as they show loops."""
+        with self.named_loop(name):
+            yield
+
+    @block
     def when(self, condition: Register) -> Iterator[None]:
         """Execute the body where the scalar register is not zero."""
         with self._skipping(condition, skip_if_set=False):
