@@ -43,7 +43,7 @@ def test_more_features_than_am_holds(engine: str) -> None:
     np.testing.assert_array_equal(result.outputs["rows"], inputs["x"])
     # Each run is one transpose into AM and one store of a piece of every sample's row.
     modes = [transfer.mode for transfer in result.result.transfers]
-    assert modes == ["transpose", "copy"] * 3
+    assert sorted(modes) == ["copy"] * 3 + ["transpose"] * 3
 
 
 def test_cycles_of_a_transposition_on_an_ideal_memory(engine: str) -> None:
