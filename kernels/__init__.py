@@ -3,6 +3,7 @@
 from isa.language.kernel import KernelDefinition
 from kernels.conv import conv2d_forward
 from kernels.conv_data import conv2d_backward_data
+from kernels.conv_weight import conv2d_backward_weight
 from kernels.elementwise import relu_backward, relu_forward, sgd_update
 from kernels.fully_connected import fc_forward
 from kernels.fully_connected_backward import fc_backward
@@ -13,6 +14,7 @@ LIBRARY: dict[str, KernelDefinition] = {
     for definition in (
         conv2d_forward,
         conv2d_backward_data,
+        conv2d_backward_weight,
         maxpool2d_forward,
         maxpool2d_backward,
         fc_forward,
@@ -27,6 +29,7 @@ LIBRARY: dict[str, KernelDefinition] = {
 __all__ = [
     "LIBRARY",
     "conv2d_backward_data",
+    "conv2d_backward_weight",
     "conv2d_forward",
     "fc_backward",
     "fc_forward",

@@ -23,6 +23,7 @@ from kernels.columns import BatchSplit, image_rows, rows_to_images
 from kernels.companions import Mask
 from kernels.conv import check_window, convolution_work, output_shape
 from kernels.finish import PLAIN, Recipe
+from kernels.judging_gradients import verify_data_gradient
 from kernels.matrix_product import Matrices, Product
 from kernels.packing import pack_weights
 from kernels.placement import ColumnImages, ColumnOutputs
@@ -65,6 +66,7 @@ def _reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     outputs=lambda p: {"dx": Tensor(_input_shape(p))},
     work=convolution_work,
     reference=_reference,
+    verify=verify_data_gradient,
     check=check_window,
 )
 def conv2d_backward_data(

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from isa import Builder, Count, Rate, Tensor, Verdict, Work, kernel, when_set
-from isa.language.comparison import compare_floats, verdict
+from isa import Builder, Count, Rate, Tensor, Work, kernel, when_set
 from isa.operands import Register
 from kernels import reference
-from kernels.rounding import ROUNDING, SUBNORMAL_ROUNDING
+from kernels.judging_gradients import verify_update
 from kernels.word_stream import Combine, Elementwise
 
 Array = np.ndarray[Any, Any]
@@ -76,30 +75,12 @@ def _sgd_update(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     return {"weight": reference.sgd_update(inputs["weight"], inputs["dweight"], p.lr)}
 
 
-def _verify_update(p: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Verdict:
-    truth = _sgd_update(p, inputs)["weight"]
-    limits = update_limits(truth, inputs["dweight"], p.lr)
-    return verdict([compare_floats("weight", outputs["weight"], truth, limits)])
-
-
-@np.errstate(all="ignore")
-def update_limits(updated: Array, dweight: Array, lr: float) -> Array:
-    """Return how far an update may be from the truth: the rate and the sum are rounded.
-
-    The rate's error reaches the sum times `dweight`; the factor is for errors of second order.
-    """
-    step = np.abs(dweight.astype(np.float64))
-    product = step * (ROUNDING * lr + SUBNORMAL_ROUNDING)
-    limits: Array = (1 + ROUNDING) * (ROUNDING * np.abs(updated) + product) + SUBNORMAL_ROUNDING
-    return limits
-
-
 @kernel(
     inputs=lambda p: {name: Tensor((p.size,)) for name in ("weight", "dweight")},
     outputs=lambda p: {"weight": Tensor((p.size,))},
     work=lambda p: Work(flops=p.size),
     reference=_sgd_update,
-    verify=_verify_update,
+    verify=verify_update,
 )
 def sgd_update(k: Builder, size: Count = 16384, lr: Rate = 0.01) -> None:
     """Stochastic gradient descent: weight - lr * dweight, in place, with one rounding."""

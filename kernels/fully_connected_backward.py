@@ -23,6 +23,7 @@ from kernels.columns import BatchSplit
 from kernels.companions import Update
 from kernels.finish import PLAIN, Recipe
 from kernels.fully_connected import ONE
+from kernels.judging_gradients import verify_layer_gradients
 from kernels.matrix_product import Matrices, Product
 from kernels.placement import ColumnImages, ColumnOutputs, RowImages, RowOutputs
 from kernels.transposition import fill, transpose_columns
@@ -60,7 +61,13 @@ def _work(p: Any) -> Work:
     return Work(2 * products, products)
 
 
-@kernel(inputs=_inputs, outputs=_outputs, work=_work, reference=_reference)
+@kernel(
+    inputs=_inputs,
+    outputs=_outputs,
+    work=_work,
+    reference=_reference,
+    verify=verify_layer_gradients,
+)
 def fc_backward(
     k: Builder,
     batch: Count = 64,

@@ -2,7 +2,8 @@
 
 A float32 sum of thousands of products deviates from the truth by what its roundings add up to, so
 each output has a limit of its own (`rounding`): never too strict for a right result, yet strict
-enough to see one missing product. Large results are judged by a random sample, and say so.
+enough to see one missing product. Large results are judged by a random sample, and say so. The
+backward kernels have theirs in `judging_gradients`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,10 @@ import numpy as np
 
 from isa import Verdict
 from isa.language.comparison import compare_floats, verdict
-from kernels import reference
+from kernels import reference, sampling
 from kernels.rounding import convolution_limits, convolution_limits_at, layer_limits
 
 Array = np.ndarray[Any, Any]
-
-ALL = 1_000_000_000
-"""Multiply-adds up to which every output is compared, a matter of seconds; else a sample."""
-
-SEED = 7004
-POSITIONS, IMAGES, FILTERS = 64, 8, 16
-"""A sample: so many output positions, and at each of them so many images by so many filters."""
 
 
 def verify_convolution(
@@ -36,10 +30,10 @@ def verify_convolution(
     work = reference.conv2d_needed_macs(
         p.batch, p.channels, p.height, p.width, p.filters, p.size, p.stride, p.pad
     )
-    if work <= ALL:
+    if work <= sampling.ALL:
         truth = reference.conv2d_forward(*tensors, p.stride, p.pad, p.relu)
         return verdict([compare_floats("z", z, truth, convolution_limits(p, inputs))])
-    points = sample_images(z.shape)
+    points = sampling.points(z.shape)
     truth = reference.conv2d_forward_points(*tensors, p.stride, p.pad, p.relu, points)
     limits = convolution_limits_at(p, inputs, points)
     sampled = compare_floats("z", z[tuple(points.T)], truth, limits, points)
@@ -51,12 +45,12 @@ def verify_fully_connected(
 ) -> Verdict:
     """Compare z of a fully connected layer forward: all of it, or a sample of a large one."""
     x, weight, bias, z = inputs["x"], inputs["weight"], inputs["bias"], outputs["z"]
-    if p.batch * p.in_features * p.out_features <= ALL:
+    if p.batch * p.in_features * p.out_features <= sampling.ALL:
         truth = reference.fc_forward(x, weight, bias, p.relu)
         return verdict([compare_floats("z", z, truth, layer_limits(x, weight, bias))])
-    generator = np.random.default_rng(SEED)
-    rows = _choose(generator, len(x), IMAGES)
-    columns = _choose(generator, len(weight), POSITIONS * FILTERS)
+    generator = np.random.default_rng(sampling.SEED)
+    rows = sampling.choose(generator, len(x), sampling.IMAGES)
+    columns = sampling.choose(generator, len(weight), sampling.POSITIONS * sampling.FILTERS)
     chosen = x[rows], weight[columns], bias[columns]
     sampled = compare_floats(
         "z",
@@ -66,19 +60,3 @@ def verify_fully_connected(
         np.array(list(product(rows, columns))),
     )
     return verdict([sampled], sample_of=z.size)
-
-
-def sample_images(shape: tuple[int, ...]) -> Array:
-    """Return random places (n, o, i, j) in images of a shape, always the same ones."""
-    generator = np.random.default_rng(SEED)
-    points: list[tuple[int, ...]] = []
-    for position in _choose(generator, shape[2] * shape[3], POSITIONS):
-        images = _choose(generator, shape[0], IMAGES)
-        filters = _choose(generator, shape[1], FILTERS)
-        points += [(n, o, *divmod(position, shape[3])) for n, o in product(images, filters)]
-    return np.array(points)
-
-
-def _choose(generator: np.random.Generator, total: int, most: int) -> Array:
-    """Return up to `most` different numbers below `total`, in order."""
-    return np.sort(generator.choice(total, min(total, most), replace=False))

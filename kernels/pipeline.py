@@ -8,7 +8,7 @@ read in the cycle before its next value lands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -47,8 +47,12 @@ class PinnedPipeline:
         """Steps that overlap; the loop needs at least as many."""
         return max(cycle for cycle, _ in self.operations) // self.interval + 1
 
-    def emit(self, left: Register) -> None:
-        """Emit the pipeline; predicate register `left` holds the number of steps, >= `stages`."""
+    def emit(self, left: Register, before: Sequence[Sequence[Emit]] = ()) -> None:
+        """Emit the pipeline; predicate register `left` holds the number of steps, >= `stages`.
+
+        The packets `before` it issue just before the first step; what they load may land while the
+        pipeline fills.
+        """
         k, overlap, shortest = self.k, self.stages - 1, shortest_interval(self.k.machine)
         if self.interval < shortest:
             raise k.error(
@@ -56,6 +60,10 @@ class PinnedPipeline:
                 f"count down and branch; give it at least {shortest}"
             )
         k.ssub(overlap, left, left)
+        for operations in before:
+            with k.packet():
+                for emit in operations:
+                    emit()
         with k.named_loop(f"{self.name} prologue"):
             for stage in range(overlap):
                 self._packets(range(stage + 1))
@@ -64,11 +72,22 @@ class PinnedPipeline:
             self._packets(range(self.stages), lambda cycle: self._turn(cycle, left, top))
         with k.named_loop(f"{self.name} epilogue"):
             for stage in range(1, self.stages):
-                self._packets(range(stage, self.stages))
+                last = stage == self.stages - 1
+                self._packets(range(stage, self.stages), length=self._rest if last else None)
 
-    def _packets(self, active: range, extra: Callable[[int], object] = lambda cycle: None) -> None:
-        """Emit one interval with the operations of the active stages."""
-        for cycle in range(self.interval):
+    @property
+    def _rest(self) -> int:
+        """Cycles of the last interval up to the last operation of the last step."""
+        return max(cycle for cycle, _ in self.operations) % self.interval + 1
+
+    def _packets(
+        self,
+        active: range,
+        extra: Callable[[int], object] = lambda cycle: None,
+        length: int | None = None,
+    ) -> None:
+        """Emit an interval, or its first `length` cycles, with the operations of active stages."""
+        for cycle in range(length or self.interval):
             with self.k.packet():
                 for time, emit in self.operations:
                     stage, place = divmod(time, self.interval)

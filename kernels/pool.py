@@ -141,17 +141,27 @@ def _backward_reference(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Arr
     return {"dx": dx}
 
 
-@np.errstate(all="ignore")
 def _verify_backward(p: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Verdict:
-    """Compare dx; a sum of n gradients rounds n - 1 times, each at most by its magnitudes' sum."""
+    """Compare dx: equal to the bit where one gradient arrived, else as near as roundings allow."""
+    truth = _backward_reference(p, inputs)["dx"]
+    overlap = p.size[0] > p.stride[0] or p.size[1] > p.stride[1]
+    limits = _limits(p, inputs) if overlap else np.broadcast_to(0.0, truth.shape)
+    return verdict([compare_floats("dx", outputs["dx"], truth, limits)])
+
+
+@np.errstate(all="ignore")
+def _limits(p: Any, inputs: Mapping[str, Array]) -> Array:
+    """Return how far each dx may be off: n gradients round n - 1 times, by 2**-24 of a sum.
+
+    No sum is larger than the sum of magnitudes; where that passes float32's range, any dx may be.
+    """
     dz, index, shape = inputs["dz"], inputs["index"], _input_shape(p)
-    truth = reference.maxpool2d_backward(dz, index, shape)
     terms = reference.maxpool2d_backward(np.ones_like(dz), index, shape)
     magnitude = reference.maxpool2d_backward(np.abs(dz), index, shape)
     roundings = np.maximum(terms - 1, 0)
     limits = ROUNDING * (1 + ROUNDING) ** roundings * roundings * magnitude
     limits[np.isfinite(magnitude) & (magnitude > LARGEST)] = np.inf
-    return verdict([compare_floats("dx", outputs["dx"], truth, limits)])
+    return limits
 
 
 @kernel(

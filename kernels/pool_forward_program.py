@@ -1,4 +1,4 @@
-"""The device program of max pooling: walk over windows, rows of windows, runs of channels.
+"""The device program of max pooling forward: windows, rows of windows, runs of channels.
 
     for every block of samples:
         for every output position and run of channels:

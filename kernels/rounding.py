@@ -1,5 +1,7 @@
 """How far right float32 sums may be from the truth: a limit for each output, for `judging`.
 
+Here are the sums whose order is known; those over samples are in `rounding_over_samples`.
+
 An output is a chain of fused multiply-adds: the bias, then the products in the order of the image
 rows (window row, window column, channel). Each rounds once, by at most 2**-24 of the sum s_k that
 it leaves, so K of them end at most 2**-24 * (|s_1| + ... + |s_K|) from the truth, but for what is
@@ -61,6 +63,27 @@ def convolution_limits_at(p: Any, inputs: Mapping[str, Array], points: Array) ->
 
 
 @np.errstate(all="ignore")
+def data_gradient_limits(p: Any, inputs: Mapping[str, Array]) -> Array:
+    """Return the limit of every dx of a convolution, (N, C, H, W); 0 where a ReLU clips it.
+
+    A chain takes the rows of dz in order, and so the kernel from its last position to its first.
+    """
+    kernel = inputs["weight"].astype(np.float64).transpose(2, 3, 0, 1)
+    plane, terms = (p.height, p.width), p.filters * p.size[0] * p.size[1]
+    taps = list(reference.taps(plane, p.size, p.stride, p.pad))[::-1]
+    limits = np.empty((p.batch, p.channels, *plane))
+    for image, its_limits in zip(inputs["dz"], limits, strict=True):
+        gradient = image.astype(np.float64).transpose(1, 2, 0)
+        chains = _Chains(np.zeros((*plane, p.channels)))
+        for tap in taps:
+            met, factors = gradient[tap.outputs[1:]], kernel[tap.offset]
+            for run in _runs(p.filters, terms):
+                chains.add(tap.inputs[1:], met[..., run], factors[run])
+        its_limits[:] = _limits(chains.passed, chains.highest, terms).transpose(2, 0, 1)
+    return np.where(inputs["x"] <= 0, 0.0, limits) if p.relu else limits
+
+
+@np.errstate(all="ignore")
 def layer_limits(x: Array, weight: Array, bias: Array) -> Array:
     """Return the limit of every output of a fully connected layer, (N, M)."""
     chains, terms = _Chains.start(bias, len(x)), x.shape[1]
@@ -102,9 +125,11 @@ class _Chains:
 def _limits(passed: Array, highest: Array, terms: int) -> Array:
     """Return the limits of sums of so many terms; the factor is for errors of second order.
 
-    A sum that may pass float32's range on its way has no limit, for it may end anywhere.
+    A sum that may pass float32's range on its way has no limit, for it may end anywhere; one that
+    is 0 all the way has none to spare.
     """
-    limits = ROUNDING * (1 + ROUNDING) ** terms * passed + SUBNORMAL_ROUNDING * terms
+    subnormal = SUBNORMAL_ROUNDING * terms * (passed != 0)
+    limits = ROUNDING * (1 + ROUNDING) ** terms * passed + subnormal
     return np.where(np.isfinite(passed) & (highest > LARGEST), np.inf, limits)
 
 

@@ -13,20 +13,23 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kernels import LIBRARY
 from simulator.cli.loading import find_kernel
 from simulator.simulate import simulate
 
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 def run(name: str, folder: Path) -> str:
     """Run an example with its output folder below `folder`; return what it printed."""
-    more = [] if name.startswith(("01", "03")) else ["--output", str(folder / "new")]
+    more = [] if name.startswith(("01", "03", "05")) else ["--output", str(folder / "new")]
     done = subprocess.run(
         [sys.executable, str(FOLDER / name), *more],
         cwd=folder,
@@ -122,3 +125,93 @@ def test_where_time_goes_runs(tmp_path: Path) -> None:
     trace = json.loads((tmp_path / "new" / "four_cores.json").read_text(encoding="utf-8"))
     assert trace["otherData"]["cores"] == 4
     assert not trace["otherData"]["truncated"]
+
+
+def test_training_runs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    log, operators, unseen = run("05_training.py", tmp_path).split("\n\n")
+    steps = [numbers(line) for line in log.splitlines()[1:-3]]
+    assert [int(step[0]) for step in steps] == list(range(1, len(steps) + 1))
+    losses, in_float64 = np.array([step[1:3] for step in steps]).T
+    np.testing.assert_allclose(losses, in_float64, atol=2e-6)
+    # a network that knows nothing gives each of ten digits the same chance
+    assert abs(losses[0] - np.log(10)) < 0.3
+    assert losses[-1] < losses[0] / 2
+    used = {word for line in operators.splitlines() for word in line.split()}
+    assert used >= set(LIBRARY)
+    before, after = numbers(unseen)[1:]
+    assert before < 20 < 60 < after
+
+
+@pytest.fixture(scope="module")
+def training() -> ModuleType:
+    pytest.importorskip("sklearn")
+    return load("05_training.py")
+
+
+def test_training_descends_along_the_gradient(training: ModuleType) -> None:
+    """The truth of the example, its step in float64, against the slope of its own loss."""
+    images, labels = training.scans()
+    some = images[:9], labels[:9]
+    generator = np.random.default_rng(3)
+    # float64 throughout, and biases away from 0, where values would lie on the kinks of ReLUs
+    here = {n: t + generator.normal(0, 0.1, t.shape) for n, t in training.start().items()}
+    updated = training.parameters_of(training.step_in_numpy(here, *some))
+    for name, tensor in here.items():
+        gradient = (tensor - updated[name]) / training.RATE
+        move = 1e-6 * generator.normal(size=tensor.shape)
+        above, below = (
+            training.step_in_numpy({**here, name: tensor + way * move}, *some)["loss"]
+            for way in (1, -1)
+        )
+        assert above - below == pytest.approx(2 * (gradient * move).sum(), rel=1e-3, abs=1e-14)
+
+
+@pytest.fixture(scope="module")
+def right(training: ModuleType) -> Tensors:
+    """One step in float64."""
+    images, labels = training.scans()
+    step: Tensors = training.step_in_numpy(training.start(), images[:64], labels[:64])
+    return step
+
+
+@pytest.mark.parametrize("name", ["loss", "logits", "chosen", "dz1", "dfilters1", "bias"])
+def test_training_sees_a_wrong_tensor(training: ModuleType, right: Tensors, name: str) -> None:
+    tensor = right[name]
+    largest = np.abs(tensor).max()
+    nearly = np.array(tensor, ndmin=1)
+    nearly.flat[-1] += 3e-6 * largest  # 50 roundings
+    error, worst = training.compare({**right, name: nearly.reshape(tensor.shape)}, right)
+    assert (error, worst) == (pytest.approx(3e-6, rel=1e-3), name)
+    for wrong in (5e-6 * largest, np.nan):
+        nearly.flat[-1] = tensor.flat[-1] + wrong
+        with pytest.raises(SystemExit, match=f"the chip's {name} is wrong: .* of its largest"):
+            training.compare({**right, name: nearly.reshape(tensor.shape)}, right)
+
+
+def test_training_counts_other_decisions(training: ModuleType, right: Tensors) -> None:
+    """A maximum of equal values and a value at 0, decided in the other way."""
+    all_of_them = 64 * (8 * 8 * 8 + 2 * 8 * 4 * 4)
+    assert training.decided_otherwise(right, right) == (0, all_of_them)
+    index, a2 = right["index"].copy(), right["a2"].copy()
+    index.flat[7] += 1
+    a2.flat[np.flatnonzero(a2 == 0)[:2]] = 1e-12
+    other = {**right, "index": index, "a2": a2}
+    assert training.decided_otherwise(other, right) == (3, all_of_them)
+    assert training.compare(other, right)[0] < 1e-11
+
+
+def test_training_follows_the_decisions_it_is_given(training: ModuleType) -> None:
+    """A max and a ReLU that float64 decides differently: gradients follow, "chosen" tells."""
+    images, labels = training.scans()
+    some = images[:3], labels[:3]
+    own = training.step_in_numpy(training.start(), *some)
+    same = training.step_in_numpy(training.start(), *some, decided=own)
+    assert training.compare(same, own)[0] == 0.0
+    closed = {**own, "a2": np.zeros_like(own["a2"])}
+    assert not training.step_in_numpy(training.start(), *some, decided=closed)["dz2"].any()
+    elsewhere = {**own, "index": np.zeros_like(own["index"])}
+    other = training.step_in_numpy(training.start(), *some, decided=elsewhere)
+    assert np.array_equal(other["chosen"][..., 2, 1], own["a1"][..., 0, 0])
+    with pytest.raises(SystemExit, match="the chip's chosen is wrong"):
+        training.compare(own, other)

@@ -11,7 +11,7 @@ import pytest
 from isa.language.comparison import compare_floats, verdict
 from isa.language.kernel import Kernel, Verdict
 from kernel_run import ROUNDING, Array
-from kernels import conv2d_forward, fc_forward, judging, reference
+from kernels import conv2d_forward, fc_forward, reference, sampling
 from kernels.judging import verify_convolution, verify_fully_connected
 from kernels.rounding import convolution_limits, convolution_limits_at, layer_limits
 
@@ -182,10 +182,10 @@ def test_nan_and_infinity_must_be_met() -> None:
 
 def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every run too large to compare as a whole."""
-    monkeypatch.setattr(judging, "ALL", 0)
-    monkeypatch.setattr(judging, "POSITIONS", 6)
-    monkeypatch.setattr(judging, "IMAGES", 3)
-    monkeypatch.setattr(judging, "FILTERS", 1)
+    monkeypatch.setattr(sampling, "ALL", 0)
+    monkeypatch.setattr(sampling, "POSITIONS", 6)
+    monkeypatch.setattr(sampling, "IMAGES", 3)
+    monkeypatch.setattr(sampling, "FILTERS", 1)
 
 
 @pytest.mark.parametrize("kernel", [CONVOLUTION, LAYER], ids=["convolution", "layer"])
@@ -215,7 +215,7 @@ def test_a_sample_is_spread_and_the_same_every_time(monkeypatch: pytest.MonkeyPa
     kernel = conv2d_forward(batch=40, channels=1, height=20, width=20, filters=30, size=1, pad=0)
     inputs = kernel.make_inputs(4)
     z = right_convolution(kernel, inputs)
-    monkeypatch.setattr(judging, "ALL", 0)
+    monkeypatch.setattr(sampling, "ALL", 0)
     first = verify_convolution(kernel.p, inputs, {"z": z})
     assert first == verify_convolution(kernel.p, inputs, {"z": z})
     assert first.compared.startswith("a random sample of 8,192 of 480,000 values")
