@@ -137,8 +137,8 @@ def _check_room(tile: Tile, split: BatchSplit, machine: Machine, tensors: int) -
     if array > machine.am.bytes:
         raise KernelError(
             f"AM has {machine.am.bytes:,} bytes, {array:,} are needed: one image row and "
-            f"{tensors * tile.outputs} rows of sums for {split.largest} samples, twice; use a "
-            "larger am.bytes or a smaller batch"
+            f"{tensors * tile.outputs} rows of sums, of {split.largest} words each, twice; use a "
+            "larger am.bytes"
         )
     weights = 4 * tile.outputs + 8 * WEIGHT_WORDS
     scalar = _reserved(split) + weights
