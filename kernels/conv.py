@@ -1,7 +1,7 @@
 """Convolution forward: algorithm 1, one matrix product per output position, nothing padded.
 
 Samples are in the lanes. Output position (i, j) multiplies the kernel's rows and columns that meet
-real pixels with the image rows below them, which are contiguous; see `matrix_product`.
+real pixels with the image rows below them, which are contiguous; see `product.matrix_product`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from isa import Builder, Count, Padding, Pair, Tensor, Work, kernel
 from kernels import reference
-from kernels.blocking import Blocking, Shape
-from kernels.columns import BatchSplit, image_rows, rows_to_images
-from kernels.finish import PLAIN, Clip
-from kernels.judging import verify_convolution
-from kernels.matrix_product import Matrices, Product
-from kernels.packing import pack_bias, pack_weights
-from kernels.placement import ColumnImages, ColumnOutputs
-from kernels.unpack import unpack_images
-from kernels.weights import PackedWeights
-from kernels.window import Extent
+from kernels.judging.forward import verify_convolution
+from kernels.product.blocking import Blocking, Shape
+from kernels.product.finish import PLAIN, Clip
+from kernels.product.matrix_product import Matrices, Product
+from kernels.product.placement import ColumnImages, ColumnOutputs
+from kernels.product.weights import PackedWeights
+from kernels.product.window import Extent
+from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
+from kernels.samples.packing import pack_bias, pack_weights
+from kernels.samples.unpack import unpack_images
 
 Array = np.ndarray[Any, Any]
 

@@ -18,17 +18,17 @@ import numpy as np
 
 from isa import Builder, Count, Padding, Pair, Tensor, kernel
 from kernels import reference
-from kernels.blocking import Blocking, Shape
-from kernels.columns import BatchSplit, image_rows, rows_to_images
-from kernels.companions import Mask
 from kernels.conv import check_window, convolution_work, output_shape
-from kernels.finish import PLAIN, Recipe
-from kernels.judging_gradients import verify_data_gradient
-from kernels.matrix_product import Matrices, Product
-from kernels.packing import pack_weights
-from kernels.placement import ColumnImages, ColumnOutputs
-from kernels.weights import PackedWeights
-from kernels.window import Extent, GradientExtent
+from kernels.judging.gradients import verify_data_gradient
+from kernels.product.blocking import Blocking, Shape
+from kernels.product.companions import Mask
+from kernels.product.finish import PLAIN, Recipe
+from kernels.product.matrix_product import Matrices, Product
+from kernels.product.placement import ColumnImages, ColumnOutputs
+from kernels.product.weights import PackedWeights
+from kernels.product.window import Extent, GradientExtent
+from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
+from kernels.samples.packing import pack_weights
 
 Array = np.ndarray[Any, Any]
 

@@ -15,14 +15,14 @@ import numpy as np
 from isa import Builder, Count, Padding, Pair, Tensor, kernel
 from isa.program import Buffer
 from kernels import reference
-from kernels.columns import BatchSplit, image_rows
 from kernels.conv import check_window, convolution_work, output_shape
-from kernels.gradient_blocking import GradientBlocking, GradientShape
-from kernels.gradient_results import read_weights
-from kernels.gradient_walk import Deal
-from kernels.judging_gradients import verify_weight_gradient
-from kernels.weight_gradient import WeightGradient
-from kernels.word_stream import Elementwise, add_in_order, part
+from kernels.judging.gradients import verify_weight_gradient
+from kernels.samples.columns import BatchSplit, image_rows
+from kernels.streaming.word_stream import Elementwise, add_in_order, part
+from kernels.weight_gradient.blocking import GradientBlocking, GradientShape
+from kernels.weight_gradient.program import WeightGradient
+from kernels.weight_gradient.results import read_weights
+from kernels.weight_gradient.walk import Deal
 
 Array = np.ndarray[Any, Any]
 

@@ -1,6 +1,6 @@
 """Recipes of the kernels that work word by word: ReLU both ways, the update of weights.
 
-Shapes play no part on the chip: the words of all samples are one long vector (`word_stream`).
+Shapes play no part on the chip: the words of all samples are one long vector (`streaming.word_stream`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from isa import Builder, Count, Rate, Tensor, Work, kernel, when_set
 from isa.operands import Register
 from kernels import reference
-from kernels.judging_gradients import verify_update
-from kernels.word_stream import Combine, Elementwise
+from kernels.judging.gradients import verify_update
+from kernels.streaming.word_stream import Combine, Elementwise
 
 Array = np.ndarray[Any, Any]
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from isa import Builder, Count, Tensor, Work, kernel
 from kernels import reference
-from kernels.blocking import Blocking, Shape
-from kernels.columns import BatchSplit
-from kernels.finish import PLAIN, Clip
-from kernels.judging import verify_fully_connected
-from kernels.matrix_product import Matrices, Product
-from kernels.packing import pack_bias, pack_weights
-from kernels.placement import ColumnImages, ColumnOutputs
-from kernels.weights import PackedWeights
-from kernels.window import Extent
+from kernels.judging.forward import verify_fully_connected
+from kernels.product.blocking import Blocking, Shape
+from kernels.product.finish import PLAIN, Clip
+from kernels.product.matrix_product import Matrices, Product
+from kernels.product.placement import ColumnImages, ColumnOutputs
+from kernels.product.weights import PackedWeights
+from kernels.product.window import Extent
+from kernels.samples.columns import BatchSplit
+from kernels.samples.packing import pack_bias, pack_weights
 
 Array = np.ndarray[Any, Any]
 

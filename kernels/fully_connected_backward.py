@@ -18,16 +18,16 @@ import numpy as np
 from isa import Builder, Count, Rate, Tensor, Work, kernel
 from isa.program import Buffer
 from kernels import reference
-from kernels.blocking import Blocking, Shape
-from kernels.columns import BatchSplit
-from kernels.companions import Update
-from kernels.finish import PLAIN, Recipe
 from kernels.fully_connected import ONE
-from kernels.judging_gradients import verify_layer_gradients
-from kernels.matrix_product import Matrices, Product
-from kernels.placement import ColumnImages, ColumnOutputs, RowImages, RowOutputs
-from kernels.transposition import fill, transpose_columns
-from kernels.weights import RowWeights
+from kernels.judging.gradients import verify_layer_gradients
+from kernels.product.blocking import Blocking, Shape
+from kernels.product.companions import Update
+from kernels.product.finish import PLAIN, Recipe
+from kernels.product.matrix_product import Matrices, Product
+from kernels.product.placement import ColumnImages, ColumnOutputs, RowImages, RowOutputs
+from kernels.product.weights import RowWeights
+from kernels.samples.columns import BatchSplit
+from kernels.samples.transposition import fill, transpose_columns
 
 Array = np.ndarray[Any, Any]
 

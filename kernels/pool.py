@@ -3,7 +3,7 @@
 Forward, the first maximum of a window wins and NaN wins over everything, as in PyTorch. An index is
 h * width + w on the host and the number of a matrix row, index * channels + c, on the chip.
 Backward, the gradient of an output goes to the pixel of its index. The device programs are
-`kernels.pool_forward_program`, `kernels.pool_backward_program` and `kernels.pool_backward_indexed`.
+`kernels.pooling.forward`, `kernels.pooling.backward_rows` and `kernels.pooling.backward_indexed`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from isa import Builder, Count, Pair, Tensor, Verdict, Work, kernel
 from isa.language.comparison import compare_floats, verdict
 from kernels import reference
-from kernels.columns import BatchSplit, image_rows, rows_to_images
-from kernels.pool_backward_indexed import emit_indexed
-from kernels.pool_backward_layer import PoolingBackward
-from kernels.pool_backward_program import emit_rows
-from kernels.pool_backward_tiles import Extent
-from kernels.pool_forward_program import Pooling
-from kernels.rounding import LARGEST, ROUNDING
+from kernels.judging.rounding import LARGEST, ROUNDING
+from kernels.pooling.backward_indexed import emit_indexed
+from kernels.pooling.backward_layer import PoolingBackward
+from kernels.pooling.backward_rows import emit_rows
+from kernels.pooling.backward_tiles import Extent
+from kernels.pooling.forward import Pooling
+from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
 
 Array = np.ndarray[Any, Any]
 

@@ -18,12 +18,12 @@ from isa.language.kernel import Kernel
 from isa.machine import Machine
 from kernel_run import assert_near, assert_sums, machine, run
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference
-from kernels.blocking import RESERVED_SCALAR_BYTES, Blocking, Shape
-from kernels.columns import BatchSplit
 from kernels.conv import window_shape
 from kernels.fully_connected import ONE
-from kernels.inner_product import Tile
-from kernels.window import Extent
+from kernels.product.blocking import RESERVED_SCALAR_BYTES, Blocking, Shape
+from kernels.product.inner_product import Tile
+from kernels.product.window import Extent
+from kernels.samples.columns import BatchSplit
 from simulator.simulate import Run
 
 # Choosing --------------------------------------------------------------------------------------

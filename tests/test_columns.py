@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.columns import BatchSplit, Block, image_rows, rows_to_images
+from kernels.samples.columns import BatchSplit, Block, image_rows, rows_to_images
 
 SPLITS = st.builds(
     BatchSplit.make, st.integers(1, 700), st.integers(1, 4), st.sampled_from([4, 8, 16])

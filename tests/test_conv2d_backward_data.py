@@ -15,7 +15,7 @@ from isa.errors import KernelError, UsageError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import conv2d_backward_data, reference
-from kernels.judging_gradients import verify_data_gradient
+from kernels.judging.gradients import verify_data_gradient
 from simulator.simulate import Run, simulate
 
 # Nearly every pair of values of two columns stands in some row: not the full product.

@@ -14,7 +14,7 @@ from isa.errors import UsageError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import conv2d_backward_weight, reference
-from kernels.judging_gradients import verify_weight_gradient
+from kernels.judging.gradients import verify_weight_gradient
 
 # Most pairs of values of two columns stand in some row: not the full product.
 # batch cores channels image filters size stride pad strategy KiB of AM

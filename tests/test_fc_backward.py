@@ -15,7 +15,7 @@ from isa.errors import KernelError, UsageError
 from isa.language.kernel import Kernel
 from kernel_run import ROUNDING, Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import fc_backward, reference
-from kernels.judging_gradients import verify_layer_gradients
+from kernels.judging.gradients import verify_layer_gradients
 from simulator.simulate import Run, simulate
 
 Tensors = dict[str, Array]

@@ -12,8 +12,8 @@ from isa.errors import KernelError
 from isa.language.kernel import Kernel
 from kernel_run import machine, run
 from kernels import conv2d_backward_weight
-from kernels.columns import BatchSplit
-from kernels.gradient_blocking import GradientBlocking, GradientShape
+from kernels.samples.columns import BatchSplit
+from kernels.weight_gradient.blocking import GradientBlocking, GradientShape
 from simulator.simulate import Run, simulate
 from test_conv2d_backward_weight import assert_right
 
@@ -231,3 +231,15 @@ def test_the_sum_over_cores_takes_what_the_ddr_needs(engine: str) -> None:
     assert max(t.end for t in loads) - min(t.begin for t in loads) == 120
     assert 30 <= max(t.end for t in stores) - min(t.begin for t in stores) <= 32
     assert min(t.begin for t in loads) > max(t.end for t in copied) + 21 + 60
+
+
+def test_a_single_window_on_a_wide_image_leaves_out_what_it_does_not_meet(engine: str) -> None:
+    # One position of 7 columns, of which a tap meets one pixel. Of 64 samples a row takes 256
+    # bytes: 8 gradients and 4 pixels, 8 more of each that are cleared, twice: 14,336. The sums of
+    # 32 weights and 8 biases take 2,560 as vectors and 160 as words: 17,056, aligned 17,088.
+    kernel = conv2d_backward_weight(
+        batch=64, channels=3, height=1, width=7, filters=5, size=(1, 7), pad=0
+    )
+    inputs = kernel.make_inputs(1)
+    result = run(kernel, inputs, engine, record=machine("am.bytes=17088"))
+    assert_right(kernel, inputs, result.outputs)

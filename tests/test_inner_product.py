@@ -13,8 +13,8 @@ from isa.errors import KernelError
 from isa.language.kernel import KernelDefinition
 from kernel_run import assert_near, assert_sums, machine, run
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference, relu_forward
-from kernels.inner_product import Rhythm, Tile
-from kernels.pipeline import PinnedPipeline
+from kernels.product.inner_product import Rhythm, Tile
+from kernels.streaming.pipeline import PinnedPipeline
 
 TILES = [Tile(8, 4), Tile(16, 2), Tile(16, 1)]
 

@@ -11,9 +11,10 @@ import pytest
 from isa.language.comparison import compare_floats, verdict
 from isa.language.kernel import Kernel, Verdict
 from kernel_run import ROUNDING, Array
-from kernels import conv2d_forward, fc_forward, reference, sampling
-from kernels.judging import verify_convolution, verify_fully_connected
-from kernels.rounding import convolution_limits, convolution_limits_at, layer_limits
+from kernels import conv2d_forward, fc_forward, reference
+from kernels.judging import sampling
+from kernels.judging.forward import verify_convolution, verify_fully_connected
+from kernels.judging.rounding import convolution_limits, convolution_limits_at, layer_limits
 
 CONVOLUTION = conv2d_forward(
     batch=5, channels=3, height=4, width=3, filters=4, size=3, stride=(2, 1), pad=(1, 4)

@@ -12,14 +12,15 @@ import pytest
 
 from isa.language.kernel import Verdict
 from kernel_run import Array
-from kernels import reference, sampling
-from kernels.judging_gradients import (
+from kernels import reference
+from kernels.judging import sampling
+from kernels.judging.gradients import (
     verify_data_gradient,
     verify_layer_gradients,
     verify_update,
     verify_weight_gradient,
 )
-from kernels.rounding import data_gradient_limits, layer_limits
+from kernels.judging.rounding import data_gradient_limits, layer_limits
 
 Tensors = dict[str, Array]
 

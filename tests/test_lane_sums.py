@@ -9,7 +9,7 @@ from isa import Builder, Tensor, kernel
 from isa.language.kernel import Kernel
 from isa.machine import Machine
 from kernel_run import Array, machine, run
-from kernels.lane_sums import RowSums, sum_lanes
+from kernels.weight_gradient.lane_sums import RowSums, sum_lanes
 from simulator.simulate import Run
 from test_inner_product import MACHINES
 

@@ -10,7 +10,7 @@ from isa.instruction import Unit
 from isa.language.kernel import Kernel
 from kernel_run import Array, machine, run
 from kernels import conv2d_backward_weight
-from kernels.outer_product import CHANNELS, OUTPUTS, OuterProduct, Rhythm, Walk
+from kernels.weight_gradient.outer_product import CHANNELS, OUTPUTS, OuterProduct, Rhythm, Walk
 from test_conv2d_backward_weight import assert_right
 from test_inner_product import MACHINES, slots
 

@@ -18,7 +18,7 @@ from isa.errors import KernelError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, machine, run
 from kernels import maxpool2d_backward, reference
-from kernels.pool_backward_tiles import ROWS_NEEDED, Extent, Layer, Tiling
+from kernels.pooling.backward_tiles import ROWS_NEEDED, Extent, Layer, Tiling
 from simulator.simulate import Run
 from test_inner_product import MACHINES
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernel_run import ROUNDING, Array
-from kernels.rounding_over_samples import layer_gradient_limits, weight_gradient_limits
+from kernels.judging.rounding_over_samples import layer_gradient_limits, weight_gradient_limits
 
 KINDS = ["random", "positive", "constant", "halves cancel", "samples cancel", "rising", "large"]
 
@@ -149,7 +149,7 @@ def test_limits_worked_by_hand() -> None:
 def test_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     x, dz = data("random", 37, 3)
     whole = limits(x, dz)
-    monkeypatch.setattr("kernels.rounding_over_samples.PORTION", 1)
+    monkeypatch.setattr("kernels.judging.rounding_over_samples.PORTION", 1)
     assert limits(x, dz) == pytest.approx(whole, rel=1e-12)
 
 

@@ -8,8 +8,8 @@ import pytest
 from isa import Builder, Count, KernelError, Tensor, kernel
 from isa.descriptor import Plane, TransferRequest
 from kernel_run import machine, run
-from kernels.columns import BatchSplit
-from kernels.transposition import fill, transpose_columns
+from kernels.samples.columns import BatchSplit
+from kernels.samples.transposition import fill, transpose_columns
 
 
 @kernel(

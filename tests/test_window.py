@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from isa import Builder, Count, Padding, Tensor, kernel
 from isa.descriptor import Plane, TransferRequest
 from kernel_run import run
-from kernels.window import Dimension, Extent, GradientExtent
+from kernels.product.window import Dimension, Extent, GradientExtent
 
 FIELDS = 4
 

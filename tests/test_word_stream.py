@@ -12,7 +12,7 @@ from isa import Builder, Count, KernelError, SimulationError, Tensor, kernel
 from isa.operands import Register
 from isa.program import Buffer
 from kernel_run import Array, assert_near, machine, run
-from kernels.word_stream import Elementwise, add_in_order, part
+from kernels.streaming.word_stream import Elementwise, add_in_order, part
 
 
 def double(k: Builder, values: list[Register]) -> None:

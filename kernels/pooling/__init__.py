@@ -1,0 +1,1 @@
+"""Device programs of max pooling, forward and backward."""

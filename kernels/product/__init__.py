@@ -1,0 +1,1 @@
+"""The matrix product over windows that convolutions and fully connected layers are."""

@@ -1,0 +1,1 @@
+"""Double buffers between DDR and a core, and hand-pinned software pipelines."""

@@ -1,0 +1,1 @@
+"""The sums over samples and positions that a convolution's weight gradient is."""
