@@ -1,6 +1,7 @@
 """Recipes of the kernels that work word by word: ReLU both ways, the update of weights.
 
-Shapes play no part on the chip: the words of all samples are one long vector (`streaming.word_stream`).
+Shapes play no part on the chip: the words of all samples are one long vector, see
+`streaming.word_stream`.
 """
 
 from __future__ import annotations

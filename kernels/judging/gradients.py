@@ -1,4 +1,4 @@
-"""Were the gradients right: the `verify` functions of the backward kernels, like those of `judging.forward`.
+"""Were the gradients right: the `verify` functions of the backward kernels.
 
 Each element has a limit of its own, from `rounding` where the order of its sum is known, from
 `rounding_over_samples` where it depends on cores and lanes. Of a large result a sample is compared:

@@ -1,8 +1,8 @@
 """Where a product's images and outputs lie in DDR: as columns of samples, or as rows of a matrix.
 
-Columns of samples are the way from layer to layer (`samples.columns`): the rows of a block of samples are
-contiguous. In a matrix that lies row by row a block is a piece of every row: so the gradient of
-fully connected weights, whose lanes hold input features, comes and goes.
+Columns of samples are the way from layer to layer, see `samples.columns`: the rows of a block of
+samples are contiguous. In a matrix that lies row by row a block is a piece of every row: so the
+gradient of fully connected weights, whose lanes hold input features, comes and goes.
 """
 
 from __future__ import annotations
