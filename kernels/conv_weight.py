@@ -2,7 +2,8 @@
 
 With `strategy="tasks"` the cores share out the gradients: every core sums its own over all
 samples. With `strategy="batch"` they share out the samples: every core sums all gradients over its
-own samples, and then the cores add up their copies.
+own samples, and then the cores add up their copies. "auto" takes what a model of cycles prefers:
+tasks, unless there are too few for the cores, or they get so small that the DDR becomes the limit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kernels.conv import check_window, convolution_work, output_shape
 from kernels.judging.gradients import verify_weight_gradient
 from kernels.samples.columns import BatchSplit, image_rows
 from kernels.streaming.word_stream import Elementwise, add_in_order, part
-from kernels.weight_gradient.blocking import GradientBlocking, GradientShape
+from kernels.weight_gradient.blocking import GradientBlocking, GradientShape, Model
 from kernels.weight_gradient.program import WeightGradient
 from kernels.weight_gradient.results import read_weights
 from kernels.weight_gradient.walk import Deal
@@ -59,24 +60,38 @@ def conv2d_backward_weight(
     size: Pair = (3, 3),
     stride: Pair = (1, 1),
     pad: Padding = (1, 1),
-    strategy: Literal["tasks", "batch"] = "tasks",
+    strategy: Literal["auto", "tasks", "batch"] = "auto",
 ) -> None:
     """Gradients of a convolution's weights (OIHW) and biases from its input x and its dz."""
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
-    tasks = strategy == "tasks"
-    shape = GradientShape.of(k.p)
-    blocking = GradientBlocking.choose(shape, split, tasks, k.cores, k.machine)
+    tasks, blocking = _plan(k, split, strategy)
     dweight, dbias = _results(k, blocking)
     whole = [dweight] * k.cores, [dbias] * k.cores
     copies = whole if tasks or split.active == 1 else _copies(k, dweight, dbias, split.active)
     deal = (Deal.of_groups if tasks else Deal.of_samples)(split, blocking.groups, k.cores)
     x = k.input("x", place=lambda x: split.place(image_rows(x)))
     dz = k.input("dz", place=lambda dz: split.place(image_rows(dz)))
-    WeightGradient(blocking, deal, x, dz, *map(tuple, copies)).emit(k)
-    if copies is not whole:
-        k.barrier()
+    with k.phase("tasks" if tasks else "batch"):
+        WeightGradient(blocking, deal, x, dz, *map(tuple, copies)).emit(k)
+    if copies is whole:
+        return
+    k.barrier()
+    with k.phase("reduction"):
         for name, total, parts in (("weights", dweight, copies[0]), ("biases", dbias, copies[1])):
             Elementwise(k, total.bytes // 4, parts, total, add_in_order, name=name).emit()
+
+
+def _plan(k: Builder, split: BatchSplit, strategy: str) -> tuple[bool, GradientBlocking]:
+    """Return whether the cores share out tasks, and the cut; "auto" takes the faster by the model.
+
+    A core alone has nothing to share out: then both are the same.
+    """
+    shape, cores, machine = GradientShape.of(k.p), k.cores, k.machine
+    ways = [True, False] if strategy == "auto" and cores > 1 else [strategy != "batch"]
+    plans = [
+        (tasks, GradientBlocking.choose(shape, split, tasks, cores, machine)) for tasks in ways
+    ]
+    return min(plans, key=lambda plan: Model(machine, split, plan[0], cores).cycles(plan[1]))
 
 
 def _results(k: Builder, blocking: GradientBlocking) -> tuple[Buffer, Buffer]:

@@ -15,6 +15,7 @@ from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import conv2d_backward_weight, reference
 from kernels.judging.gradients import verify_weight_gradient
+from simulator.simulate import simulate
 
 # Most pairs of values of two columns stand in some row: not the full product.
 # batch cores channels image filters size stride pad strategy KiB of AM
@@ -248,3 +249,24 @@ def test_what_is_no_layer_is_refused() -> None:
         conv2d_backward_weight(height=9, width=3, size=(3, 6), pad=1)
     with pytest.raises(UsageError, match="strategy"):
         conv2d_backward_weight(strategy="both")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "better"),
+    [
+        ({"batch": 64, "channels": 16, "filters": 16}, "tasks"),
+        ({"batch": 2, "channels": 8, "height": 5, "width": 5}, "tasks"),
+        ({"batch": 70, "channels": 3, "filters": 8, "height": 9, "width": 9}, "batch"),
+    ],
+)
+def test_auto_takes_the_faster_strategy(sizes: dict[str, int], better: str, engine: str) -> None:
+    # Three channels and 8 filters are one tile a tap: too few tasks for four cores.
+    cycles = {
+        strategy: simulate(
+            conv2d_backward_weight(**sizes, strategy=strategy), {}, cores=4, engine=engine,
+            timing_only=True,
+        ).report.cycles
+        for strategy in ("auto", "tasks", "batch")
+    }  # fmt: skip
+    assert cycles["auto"] == cycles[better] == min(cycles.values())
+    assert cycles["tasks"] != cycles["batch"]

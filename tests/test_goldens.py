@@ -104,6 +104,19 @@ CYCLES = [
     ("maxpool2d_forward", "batch=40 channels=2 height=3 width=18 size=2x17 stride=1", 3),
     ("relu_forward", "batch=64 features=500", 1),
     ("relu_forward", "batch=65 features=333", 4),
+    ("conv2d_backward_data", "batch=64 channels=8 filters=8 height=4 width=4", 1),
+    ("conv2d_backward_data", "batch=33 channels=5 filters=3 height=7 stride=2 relu=true", 3),
+    ("conv2d_backward_data", "batch=128 channels=8 filters=4 height=4 size=1x5 pad=0x2", 4),
+    ("conv2d_backward_weight", "batch=64 channels=8 filters=8 height=4 width=4", 1),
+    ("conv2d_backward_weight", "batch=48 channels=8 filters=9 strategy=tasks", 3),
+    ("conv2d_backward_weight", "batch=70 channels=3 filters=8 stride=2 strategy=batch", 4),
+    ("fc_backward", "batch=64 in_features=200 out_features=24", 1),
+    ("fc_backward", "batch=70 in_features=120 out_features=40 lr=0.5", 3),
+    ("maxpool2d_backward", "batch=64 channels=8 height=4 width=4", 1),
+    ("maxpool2d_backward", "batch=40 channels=4 height=7 width=7 size=3", 4),
+    ("maxpool2d_backward", "batch=5 channels=2 height=3 width=3 variant=indexed", 1),
+    ("relu_backward", "batch=64 features=500", 1),
+    ("sgd_update", "size=9000 lr=0.5", 4),
 ]
 
 

@@ -162,7 +162,7 @@ class GradientBlocking:
         vectors = -(-split.largest // lanes)
         tails = any(b.samples < vectors * lanes for row in split.blocks for b in row)
         smallest = GradientBlocking(shape, vectors, tails, OUTPUTS, CHANNELS, 1, 1, 1, 1)
-        model = _Model(machine, split, dealt, cores)
+        model = Model(machine, split, dealt, cores)
         best = min(_cuts(smallest, machine), key=model.cycles, default=None)
         if best is None:
             raise KernelError(_shortage(smallest, machine))
@@ -238,8 +238,12 @@ def _cuts(smallest: GradientBlocking, machine: Machine) -> Iterator[GradientBloc
 
 
 @frozen
-class _Model:
-    """Cycles of a cut on one core; transfers are hidden behind the work on the chunk before."""
+class Model:
+    """Cycles of a cut on one core; transfers are hidden behind the work on the chunk before.
+
+    `dealt` groups are shared out among the cores; otherwise the samples are, and the copies of all
+    cores are added up at the end.
+    """
 
     machine: Machine
     split: BatchSplit
@@ -258,7 +262,15 @@ class _Model:
         blocks = self.split.count * (self.split.active if self.dealt else 1)
         group = blocks * chunks * max(work, load) + SUM_CYCLES * cut.sums
         mine = -(-cut.groups // self.cores) if self.dealt else cut.groups
-        return load + mine * group
+        return load + mine * group + self._reduction(cut)
+
+    def _reduction(self, cut: GradientBlocking) -> float:
+        """Return the cycles in which copies are written, read and added up."""
+        copies = self.split.active
+        if self.dealt or copies == 1:
+            return 0
+        words = (2 * copies + 1) * cut.groups * cut.weights
+        return 4 * words / (self._rate * self.cores) + 2 * self.machine.dma.launch_cycles
 
     def _bytes(self, cut: GradientBlocking) -> int:
         """Return the bytes of a whole chunk."""
