@@ -9,14 +9,14 @@
     fully connected       fc_forward         fc_backward                       (in it)
 
 Softmax and cross-entropy are the host's work, in numpy. All else that goes from one operator to the
-next is the float32 that the chip has left in its DDR.
+next is the float32 that the chip computed; the host lays it out anew for each, which is not timed.
 
 After every step the loss, all activations, all gradients and all parameters are compared with the
 same step in numpy float64. It starts from the chip's parameters of that moment, so that every step
 is judged by itself. A second float64 training goes its own way from the start, and shows how far
 the two drift apart.
 
-    python examples/05_training.py
+    pip install -e '.[examples]' && python examples/05_training.py
 """
 
 from __future__ import annotations

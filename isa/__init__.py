@@ -1,6 +1,7 @@
 """What the machine is, and the language to write programs for it; imports nothing of ours.
 
-A kernel file needs no more than these names.
+A kernel file needs no more than these names; transfers that are not whole buffers are described
+with `isa.descriptor`.
 """
 
 from isa.errors import Ftm7004Error, KernelError, SimulationError, UsageError

@@ -197,7 +197,7 @@ def test_no_flops():
 def test_pooling_is_calibrated_on_one_core():
     words = " ".join(printed(report_of(kernel=make_kernel("maxpool2d_forward", 128))).split())
     # 128 flops in 50 ns are 2.56 GFlop/s: 1 % of two cores' peak, 2 % of one core's
-    assert "1.00 % of 2 cores' peak, 2.00 % of one core's (calibration)" in words
+    assert "1.00 % of 2 cores' peak, 2.00 % of one core's peak (calibration)" in words
     assert "calibration" not in printed(report_of())
 
 

@@ -57,7 +57,7 @@ class Verdict:
 Verify = Callable[[Any, Mapping[str, Array], Mapping[str, Array]], Verdict]
 
 
-@frozen
+@frozen(repr=False)
 class KernelDefinition:
     """A kernel family; call it with parameters to get a `Kernel`."""
 
@@ -80,6 +80,9 @@ class KernelDefinition:
         code = self.function.__code__
         return Origin(code.co_filename, code.co_firstlineno)
 
+    def __repr__(self) -> str:
+        return _call(self.name, {name: p.default for name, p in self.parameters.items()})
+
     def __call__(self, *misplaced: Any, **given: Any) -> Kernel:
         """Return the kernel with these parameters; raise UsageError for a bad one."""
         if misplaced:
@@ -94,13 +97,16 @@ class KernelDefinition:
         return Kernel(self, params)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Kernel:
     """A kernel with its parameters: a recipe for programs and the truth about their results."""
 
     definition: KernelDefinition
     params: dict[str, Any]
     _programs: dict[tuple[Machine, int], Program] = field(factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return _call(self.name, self.params)
 
     @property
     def name(self) -> str:
@@ -178,6 +184,10 @@ class Kernel:
         if self.definition.random_inputs is not None:
             return dict(self.definition.random_inputs(self.p, generator))
         return {name: _random(tensor, generator) for name, tensor in self.inputs.items()}
+
+
+def _call(name: str, params: Mapping[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in params.items())})"
 
 
 def _random(tensor: Tensor, generator: np.random.Generator) -> Array:

@@ -69,6 +69,12 @@ class Parameter:
         except ValueError:
             return text
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a parameter that has only these; empty for any other."""
+        literal = get_origin(self.annotation) is Literal
+        return get_args(self.annotation) if literal else ()
+
     def check(self, value: Any) -> Any:
         """Return the value in its type, or raise UsageError naming parameter, value and limit."""
         base = self._base()

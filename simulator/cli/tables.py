@@ -31,18 +31,38 @@ FILE_WIDTH = 320
 def show_kernels(kernels: Mapping[str, KernelDefinition]) -> None:
     """Print every kernel with its meaning, tensors and parameters, then the layers."""
     for name, definition in kernels.items():
-        inputs, outputs = ", ".join(definition().inputs), ", ".join(definition().outputs)
         click.echo(f"{name}  {definition.meaning}")
-        click.echo(f"    {inputs} -> {outputs}")
+        click.echo(f"    {_tensors(definition)}")
         click.echo(f"    {'  '.join(_default(p) for p in definition.parameters.values())}\n")
     console = Console(file=sys.stdout)
     console.print(Text("layers for --layer: " + ", ".join(layer_names())), soft_wrap=False)
 
 
+def _tensors(definition: KernelDefinition) -> str:
+    """Return the inputs and outputs; those that only an option brings stand in brackets."""
+    plain = definition()
+    sides = []
+    for side in ("inputs", "outputs"):
+        names = dict.fromkeys(getattr(plain, side))
+        options = (definition(**option) for option in _options(definition))
+        more = dict.fromkeys(name for kernel in options for name in getattr(kernel, side))
+        sides.append(", ".join([*names, *(f"[{name}]" for name in more if name not in names)]))
+    return " -> ".join(sides)
+
+
+def _options(definition: KernelDefinition) -> list[dict[str, Any]]:
+    """Return parameters that are off by default, each switched on."""
+    switches = [{p.name: True} for p in definition.parameters.values() if p.default is False]
+    rates = [{p.name: 0.0} for p in definition.parameters.values() if p.default is None]
+    return switches + rates
+
+
 def _default(parameter: Parameter) -> str:
+    """Return a parameter with its default; of choices the default comes first."""
     value = parameter.check(parameter.default)
     text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"{parameter.name}={text}"
+    others = [choice for choice in parameter.choices if choice != value]
+    return f"{parameter.name}={'|'.join([text, *others])}"
 
 
 def show_listing(request: Request, slots: tuple[str, ...], packets: tuple[int, int]) -> None:

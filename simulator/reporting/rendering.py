@@ -111,9 +111,10 @@ def _shares(report: Report) -> Group:
     ]
     lines: list[RenderableType] = [_filled(table, rows)]
     if report.kernel.startswith("maxpool"):
-        one_core = percent(report.efficiency * report.cores)
-        text = f"pooling compute: {percent(report.efficiency)} of {report.cores} cores' peak, "
-        lines.append(Text(f"  {text}{one_core} of one core's (calibration)"))
+        one_core = f"{percent(report.efficiency * report.cores)} of one core's peak"
+        chip = f"{percent(report.efficiency)} of {report.cores} cores' peak, "
+        text = f"  pooling compute: {chip if report.cores > 1 else ''}{one_core} (calibration)"
+        lines.append(Text(text))
     return Group(*lines)
 
 
