@@ -241,6 +241,9 @@ def test_kernels(command):
     assert "conv2d_forward  " in ended.out
     assert "size=3x3" in ended.out
     assert "x, weight, bias -> z" in ended.out
+    assert "dz, weight, [x] -> dx" in ended.out  # x is asked for with relu=true
+    assert "dz, [bias] -> dx, dweight, dbias, [weight], [bias]" in ended.out
+    assert "strategy=auto|tasks|batch" in ended.out
     assert "vgg16/conv3_1" in ended.words
 
 
