@@ -75,7 +75,7 @@ def fc_backward(
     out_features: Count = 64,
     lr: Rate | None = None,
 ) -> None:
-    """Gradients of a fully connected layer from dz; with a rate lr, weight and bias are updated too."""
+    """Gradients of a fully connected layer from dz; with a rate lr, updates weight and bias."""
     layer = _Layer(k)
     with k.phase("turning"):
         layer.turn()

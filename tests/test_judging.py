@@ -109,7 +109,8 @@ def test_sums_that_may_overflow_have_no_limit_and_infinite_ones_none_to_spare() 
     x = np.array([[3e38, 3e38], [np.inf, 1], [np.nan, 1], [1, 1]], np.float32)
     found = layer_limits(x, np.array([[1, -1]], np.float32), np.zeros(1, np.float32))[:, 0]
     assert found[0] == np.inf
-    assert not np.isfinite(found[1:3]).any()
+    # the others' finite terms have magnitudes of 1, 1 and 2, and two roundings
+    assert (found[1:] < 5 * ROUNDING).all()
     expected = np.array([0, np.inf, np.nan, 0])
     actual = np.array([np.inf, np.inf, np.nan, 0], np.float32)
     assert verdict([compare_floats("z", actual, expected, found)]).passed

@@ -68,12 +68,14 @@ def compare_floats(
 ) -> Comparison:
     """Compare floats, which may deviate from a truth in float64 by `allowed`.
 
-    NaN equals NaN and infinities equal by sign; a truth beyond float32 counts as infinite, but an
-    infinite `allowed` still accepts anything: its sums may leave float32's range on the way.
+    NaN equals NaN and infinities equal by sign; a truth beyond float32 counts as infinite. But an
+    infinite `allowed` accepts anything for a number or an infinity, NaN too: such a sum may leave
+    float32's range on its way. A NaN is one in whatever order it was added up.
     """
     truth = as_float32_range(expected)
     error = _deviation(np.asarray(actual, dtype=np.float64), truth)
-    limit = np.where(np.isfinite(expected), allowed, 0.0)
+    judged = np.isfinite(expected) | (np.isinf(expected) & np.isposinf(allowed))
+    limit = np.where(judged, allowed, 0.0)
     return Comparison(name, actual, truth, error > limit, error, limit, places)
 
 

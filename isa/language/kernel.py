@@ -73,6 +73,7 @@ class KernelDefinition:
     random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None
     check: Callable[[Any], str | None] | None
     check_inputs: Callable[[Any, Mapping[str, Array]], str | None] | None
+    check_timing_only: Callable[[Any], str | None] | None
 
     @property
     def origin(self) -> Origin:
@@ -178,6 +179,13 @@ class Kernel:
             raise UsageError(f"kernel '{self.name}': {problem}")
         return arrays
 
+    def check_timing_only(self) -> None:
+        """Refuse a timing-only run of a program that follows the data of its inputs."""
+        check = self.definition.check_timing_only
+        problem = check(self.p) if check else None
+        if problem:
+            raise UsageError(f"kernel '{self.name}': {problem}")
+
     def make_inputs(self, seed: int = 0) -> dict[str, Array]:
         """Return seeded random inputs, uniform in [-1, 1) unless the kernel says otherwise."""
         generator = np.random.default_rng(seed)
@@ -205,6 +213,7 @@ _ANSWERS: dict[str, tuple[str, Any, str]] = {
     "random_inputs": ("p, generator", Mapping, "a dict of arrays"),
     "check": ("p", str | None, "a text that says what is wrong, or None"),
     "check_inputs": ("p, inputs", str | None, "a text that says what is wrong, or None"),
+    "check_timing_only": ("p", str | None, "a text that says what is wrong, or None"),
 }
 """What the functions of a kernel take and return."""
 
@@ -272,13 +281,15 @@ def kernel(
     random_inputs: Callable[[Any, np.random.Generator], Mapping[str, Array]] | None = None,
     check: Callable[[Any], str | None] | None = None,
     check_inputs: Callable[[Any, Mapping[str, Array]], str | None] | None = None,
+    check_timing_only: Callable[[Any], str | None] | None = None,
 ) -> Callable[[Callable[..., None]], KernelDefinition]:
     """Make a kernel of a function `f(k: Builder, **parameters)`, each parameter with a default.
 
     `inputs(p)` and `outputs(p)` give the tensors for parameters `p` (attributes); `reference(p,
     inputs)` computes the outputs in numpy float64; `verify(p, inputs, outputs)` replaces the
     plain comparison; `work(p)` counts flops; `check(p)` returns what is wrong with parameters,
-    `check_inputs(p, inputs)` what is wrong with values, beyond shapes and dtypes.
+    `check_inputs(p, inputs)` what is wrong with values, beyond shapes and dtypes, and
+    `check_timing_only(p)` why there is no run without values, where the program follows them.
     """
 
     if misplaced or inputs is None or outputs is None:
@@ -298,6 +309,7 @@ def kernel(
             checked("work", work), checked("reference", reference), checked("verify", verify),
             checked("random_inputs", random_inputs), checked("check", check),
             checked("check_inputs", check_inputs),
+            checked("check_timing_only", check_timing_only),
         )  # fmt: skip
 
     return decorate

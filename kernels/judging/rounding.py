@@ -8,6 +8,9 @@ it leaves, so K of them end at most 2**-24 * (|s_1| + ... + |s_K|) from the trut
 of second order. Where products have random signs that is about sqrt(K) * 2**-24 of the sum of
 their magnitudes; where all are alike, as on constant images, K / 2 * 2**-24 of it, and results
 really come near that. No multiple of the magnitude alone would serve both.
+
+All limits are those of the finite terms. Where an infinity or NaN is among the terms, the truth is
+one too and the comparison wants it exactly, unless the finite terms may leave float32's range.
 """
 
 from __future__ import annotations
@@ -30,16 +33,30 @@ SUBNORMAL_ROUNDING = 2.0**-150
 LARGEST = float(np.finfo(np.float32).max)
 
 
+def finite(tensor: Array) -> Array:
+    """Return a tensor in float64, with 0 for each NaN or infinity: it adds no finite term."""
+    return np.where(np.isfinite(tensor), tensor, 0.0).astype(np.float64)
+
+
+def unless_overflowing(limits: Array, highest: Array) -> Array:
+    """Return the limits of float32 sums; infinite where one may pass float32's range on its way.
+
+    `highest` bounds all that the finite terms of a sum may add up to. Beyond float32's largest
+    number that is an infinity, and NaN with another one, so such a sum may end anywhere.
+    """
+    return np.where(highest > LARGEST, np.inf, limits)
+
+
 @np.errstate(all="ignore")
 def convolution_limits(p: Any, inputs: Mapping[str, Array]) -> Array:
     """Return the limit of every output of a convolution, (N, O, nH, nW)."""
-    kernel = inputs["weight"].astype(np.float64).transpose(2, 3, 0, 1)
+    kernel = finite(inputs["weight"]).transpose(2, 3, 0, 1)
     plane, terms = (p.height, p.width), p.channels * p.size[0] * p.size[1]
     extents = zip(plane, p.size, p.stride, p.pad, strict=True)
     rows, columns = (reference.output_extent(*extent) for extent in extents)
     limits = np.empty((p.batch, p.filters, rows, columns))
     for image, its_limits in zip(inputs["x"], limits, strict=True):
-        pixels = image.astype(np.float64).transpose(1, 2, 0)
+        pixels = finite(image).transpose(1, 2, 0)
         chains = _Chains.start(inputs["bias"], rows, columns)
         for tap in reference.taps(plane, p.size, p.stride, p.pad):
             met, factors = pixels[tap.inputs[1:]], kernel[tap.offset].T
@@ -56,8 +73,8 @@ def convolution_limits_at(p: Any, inputs: Mapping[str, Array], points: Array) ->
     for o, pixels, kernel in reference.windows(
         inputs["x"], inputs["weight"], p.stride, p.pad, points
     ):
-        products = (pixels * kernel).transpose(1, 2, 0).ravel()
-        sums = np.abs(float(inputs["bias"][o]) + np.cumsum(products))
+        products = (finite(pixels) * finite(kernel)).transpose(1, 2, 0).ravel()
+        sums = np.abs(finite(inputs["bias"][o]) + np.cumsum(products))
         limits.append(_limits(sums.sum(), sums.max(initial=0.0), products.size))
     return np.array(limits)
 
@@ -68,12 +85,12 @@ def data_gradient_limits(p: Any, inputs: Mapping[str, Array]) -> Array:
 
     A chain takes the rows of dz in order, and so the kernel from its last position to its first.
     """
-    kernel = inputs["weight"].astype(np.float64).transpose(2, 3, 0, 1)
+    kernel = finite(inputs["weight"]).transpose(2, 3, 0, 1)
     plane, terms = (p.height, p.width), p.filters * p.size[0] * p.size[1]
     taps = list(reference.taps(plane, p.size, p.stride, p.pad))[::-1]
     limits = np.empty((p.batch, p.channels, *plane))
     for image, its_limits in zip(inputs["dz"], limits, strict=True):
-        gradient = image.astype(np.float64).transpose(1, 2, 0)
+        gradient = finite(image).transpose(1, 2, 0)
         chains = _Chains(np.zeros((*plane, p.channels)))
         for tap in taps:
             met, factors = gradient[tap.outputs[1:]], kernel[tap.offset]
@@ -88,7 +105,7 @@ def layer_limits(x: Array, weight: Array, bias: Array) -> Array:
     """Return the limit of every output of a fully connected layer, (N, M)."""
     chains, terms = _Chains.start(bias, len(x)), x.shape[1]
     for run in _runs(terms, terms):
-        chains.add(..., x[:, run].astype(np.float64), weight[:, run].T.astype(np.float64))
+        chains.add(..., finite(x[:, run]), finite(weight[:, run]).T)
     return _limits(chains.passed, chains.highest, terms)
 
 
@@ -109,7 +126,7 @@ class _Chains:
     @staticmethod
     def start(bias: Array, *shape: int) -> _Chains:
         """Return chains (*shape, outputs) that have their bias."""
-        return _Chains(np.tile(bias.astype(np.float64), (*shape, 1)))
+        return _Chains(np.tile(finite(bias), (*shape, 1)))
 
     def add(self, place: Any, pixels: Array, factors: Array) -> None:
         """Add a run of terms at a place: pixels (..., terms) by factors (terms, outputs).
@@ -125,12 +142,11 @@ class _Chains:
 def _limits(passed: Array, highest: Array, terms: int) -> Array:
     """Return the limits of sums of so many terms; the factor is for errors of second order.
 
-    A sum that may pass float32's range on its way has no limit, for it may end anywhere; one that
-    is 0 all the way has none to spare.
+    A sum that is 0 all the way has none to spare.
     """
     subnormal = SUBNORMAL_ROUNDING * terms * (passed != 0)
     limits = ROUNDING * (1 + ROUNDING) ** terms * passed + subnormal
-    return np.where(np.isfinite(passed) & (highest > LARGEST), np.inf, limits)
+    return unless_overflowing(limits, highest)
 
 
 def _runs(total: int, terms: int) -> list[slice]:

@@ -26,7 +26,13 @@ import numpy as np
 from attrs import define, field
 
 from kernels import reference
-from kernels.judging.rounding import LARGEST, ROUNDING, SUBNORMAL_ROUNDING
+from kernels.judging.rounding import (
+    LARGEST,
+    ROUNDING,
+    SUBNORMAL_ROUNDING,
+    finite,
+    unless_overflowing,
+)
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -64,8 +70,8 @@ def update_limits(updated: Array, gradient: Array, lr: float, error: Array | flo
     One fused multiply-add with lr rounded to float32; the gradient may have an error already.
     What may end on either side of float32's largest number has no limit.
     """
-    rate, size = float(np.float32(lr)), np.abs(updated)
-    before = abs(rate) * error + abs(rate - lr) * np.abs(gradient.astype(np.float64))
+    rate, size = float(np.float32(lr)), np.abs(finite(updated))
+    before = abs(rate) * error + abs(rate - lr) * np.abs(finite(gradient))
     limits = before + ROUNDING * (size + before) + SUBNORMAL_ROUNDING
     unlimited = np.isinf(error) | (np.abs(size - LARGEST) < before + ROUNDING * LARGEST)
     return np.where(unlimited, np.inf, limits)
@@ -91,12 +97,11 @@ def _sum_limits(left: Array, right: Array) -> Array:
     errors = np.maximum(terms * sums.all, lane * sums.samples)
     subnormal = SUBNORMAL_ROUNDING * terms * (sums.samples != 0)
     limits = ROUNDING * (1 + ROUNDING) ** terms * errors + subnormal
-    overflows = np.isfinite(sums.samples) & (sums.samples > LARGEST)
-    return np.where(overflows, np.inf, limits)
+    return unless_overflowing(limits, sums.samples)
 
 
 def _portions(terms: Array, sums: Pair) -> Iterator[Array]:
-    """Yield (samples, runs, terms, channels) in float64, a number of samples at a time.
+    """Yield finite (samples, runs, terms, channels) in float64, a number of samples at a time.
 
     Runs are short beside a sample, so that their magnitudes are small beside its reach; samples
     with few positions share one.
@@ -108,7 +113,7 @@ def _portions(terms: Array, sums: Pair) -> Iterator[Array]:
     groups = -(-samples // together)
     step = max(1, PORTION // (runs * sums[0] * sums[1]))
     for first in range(0, groups, step):
-        part = terms[first * together : (first + step) * together].astype(np.float64)
+        part = finite(terms[first * together : (first + step) * together])
         count = -(-len(part) // together)
         filled = np.zeros((count * together, positions, channels))
         filled[: len(part)] = part

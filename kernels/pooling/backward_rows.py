@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isa.descriptor import Plane, TransferRequest
 from isa.language.transfers import Descriptor
 from isa.operands import Register
 from kernels.pooling.backward_layer import PoolingBackward
 from kernels.pooling.backward_walk import Step, Walk
 from kernels.pooling.backward_windows import Tile, Windows, place_of, run_of
 from kernels.samples.blocks import DeviceBlock, each_block
-from kernels.streaming.streams import Stream
-
-NOTHING = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
-"""A descriptor whose fields device code fills in."""
+from kernels.streaming.streams import BOTH_LATER, Stream
 
 
 def emit_rows(layer: PoolingBackward) -> None:
@@ -42,9 +38,9 @@ class _BlockBackward:
         self.part = self.tiling.piece * row
         pieces = k.array_buffer("gradients and indices", 4 * self.part)
         tiles = k.array_buffer("tiles of dx", 2 * self.tiling.tile * row)
-        self.gradients = Stream.make(k, "gradients", pieces, 0, NOTHING)
-        self.indices = self.gradients.sharing(k, "indices", 2, NOTHING)
-        self.tiles = Stream.make(k, "tile of dx", tiles, 4, NOTHING).drain()
+        self.gradients = Stream.make(k, "gradients", pieces, 0, BOTH_LATER)
+        self.indices = self.gradients.sharing(k, "indices", 2, BOTH_LATER)
+        self.tiles = Stream.make(k, "tile of dx", tiles, 4, BOTH_LATER).drain()
         self.walk = Walk(k, layer.rows, layer.columns, layer.channels, self.tiling)
         self.step = Step.make(k, "this")
         self.windows = Windows(layer, block, pieces, tiles, self.part)

@@ -16,21 +16,18 @@ from typing import Any
 from attrs import frozen
 
 from isa import Builder, unless, when_set
-from isa.descriptor import LARGEST_STRIDE, Plane, TransferRequest
+from isa.descriptor import LARGEST_STRIDE
 from isa.language.allocation import ALIGNMENT
 from isa.operands import Register
 from isa.program import Buffer
 from kernels.samples.blocks import DeviceBlock, each_block
 from kernels.samples.columns import BatchSplit
-from kernels.streaming.streams import Stream
+from kernels.streaming.streams import BOTH_LATER, Stream
 
 UNROLLED = 16
 """Most window pixels of a piece; a window of one piece a row is unrolled."""
 
 NEGATIVE_INFINITY = float("-inf")
-
-NOTHING = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
-"""A descriptor whose fields device code fills in."""
 
 
 @frozen
@@ -111,11 +108,13 @@ class _BlockPooling:
         self.pooling, self.block, self.k = pooling, block, pooling.k
         k, row = self.k, pooling.run * 4 * pooling.split.largest
         images = k.array_buffer("window pieces", 2 * pooling.piece * row)
-        self.images = Stream.make(k, "window piece", images, 0, NOTHING)
+        self.images = Stream.make(k, "window piece", images, 0, BOTH_LATER)
         self.values = Stream.make(
-            k, "values", k.array_buffer("largest values", 2 * row), 2, NOTHING
+            k, "values", k.array_buffer("largest values", 2 * row), 2, BOTH_LATER
         )
-        self.indices = Stream.make(k, "indices", k.array_buffer("their rows", 2 * row), 4, NOTHING)
+        self.indices = Stream.make(
+            k, "indices", k.array_buffer("their rows", 2 * row), 4, BOTH_LATER
+        )
         self.walk = _Walk(pooling, block)
         names = ("pixels", "first", "last", "row number", "run", "busy", "other busy", "value out")
         (self.pixels, self.first, self.last, self.row, self.run, self.busy, self.other_busy,
@@ -280,8 +279,8 @@ class _Walk:
         k, pooling = self.k, self.pooling
         k.sshfll(2, self.block.samples, self.row_bytes)
         with k.scope():
-            offset = k.smulis(self.block.first, k.constant(4 * pooling.image_rows))
-            k.sadd(k.constant(pooling.images.address), offset, self.base)
+            sample = k.constant(4 * pooling.image_rows)
+            self.block.find(k, sample, (pooling.images, self.base))
         for register in (self.top, self.left, self.channel, self.window_row, self.window_column):
             k.smovi(0, register)
         k.constant(pooling.outputs[0], self.rows_left)

@@ -9,19 +9,16 @@ from __future__ import annotations
 from attrs import frozen
 
 from isa import Builder, when_set
-from isa.descriptor import Plane, TransferRequest
+from isa.descriptor import TransferRequest
 from isa.language.allocation import RegisterBlock
 from isa.operands import Register
 from kernels.product.blocking import Blocking
 from kernels.product.finish import Finish, Pointers
 from kernels.product.placement import Outputs
 from kernels.samples.blocks import DeviceBlock
-from kernels.streaming.streams import Stream
+from kernels.streaming.streams import LATER, Stream
 
 LOAD_CHANNEL, STORE_CHANNEL = 7, 9
-
-NOTHING = Plane(0, 1, 1, 0)
-"""A side of a descriptor whose fields device code fills in."""
 
 
 @frozen
@@ -31,7 +28,6 @@ class Mask:
     x: Outputs
     outputs: int
     """Outputs of the product, and so rows of x at a position."""
-    companions: int = 1
 
     def take(self, k: Builder, blocking: Blocking, block: DeviceBlock, row_bytes: int) -> Finish:
         return _Mask(k, self.x, self.outputs, blocking, block, row_bytes)
@@ -44,7 +40,6 @@ class Update:
     weights: Outputs
     outputs: int
     rate: float
-    companions: int = 1
 
     def take(self, k: Builder, blocking: Blocking, block: DeviceBlock, row_bytes: int) -> Finish:
         return _Update(k, self, blocking, block, row_bytes)
@@ -67,9 +62,7 @@ class _Companion(Finish):
         self.k, self.rows, self.blocking, self.block = k, rows, blocking, block
         name = f"rows of {rows.buffer.name}"
         buffer = k.array_buffer(name, 2 * blocking.group_outputs * row_bytes)
-        self.loads = Stream.make(
-            k, name, buffer, LOAD_CHANNEL, TransferRequest(rows.plane, NOTHING)
-        )
+        self.loads = Stream.make(k, name, buffer, LOAD_CHANNEL, TransferRequest(rows.plane, LATER))
         self.pending = k.scalar("rows under way")
         self._fill_up(outputs)
 
@@ -150,7 +143,7 @@ class _Update(_Companion):
         self, k: Builder, update: Update, blocking: Blocking, block: DeviceBlock, row_bytes: int
     ) -> None:
         super().__init__(k, update.weights, update.outputs, blocking, block, row_bytes)
-        request = TransferRequest(NOTHING, update.weights.plane)
+        request = TransferRequest(LATER, update.weights.plane)
         self.stores = self.loads.sharing(k, "updated rows", STORE_CHANNEL, request).drain()
         self.rate = update.rate
 

@@ -1,7 +1,7 @@
 """What is done with finished sums while they are still in registers: nothing, or a ReLU.
 
 A recipe becomes device code once for each loop over blocks of samples. Those that need another
-tensor beside the sums are in `companions`.
+tensor beside the sums are in `companions`: the mask of a ReLU's gradient and the update of weights.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ class Finish:
 
 
 class Recipe(Protocol):
-    """What a kernel wants done; it becomes a `Finish`."""
+    """What a kernel wants done; it becomes a `Finish`.
 
-    @property
-    def companions(self) -> int:
-        """Tensors that need room in AM beside the sums."""
+    What it keeps in AM beside the sums, `Blocking.choose` must have left room for.
+    """
 
     def take(self, k: Builder, blocking: Blocking, block: DeviceBlock, row_bytes: int) -> Finish:
         """Take registers and buffers; `row_bytes` are those of the longest row."""
@@ -61,8 +60,6 @@ class Recipe(Protocol):
 @frozen
 class Plain:
     """Finished sums are outputs."""
-
-    companions: int = 0
 
     def take(self, k: Builder, blocking: Blocking, block: DeviceBlock, row_bytes: int) -> Finish:
         return Finish()
@@ -74,8 +71,6 @@ PLAIN = Plain()
 @frozen
 class Clip:
     """ReLU: 0 if 0 > sum, else the sum, so that NaN stays NaN."""
-
-    companions: int = 0
 
     def take(self, k: Builder, blocking: Blocking, block: DeviceBlock, row_bytes: int) -> Finish:
         return _Clip(k)

@@ -16,6 +16,8 @@ When each operation issues follows from the machine's latencies and slots, see `
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import frozen
 
 from isa import Builder
@@ -23,7 +25,8 @@ from isa.instruction import Unit
 from isa.language.allocation import RegisterBlock
 from isa.machine import Machine
 from isa.operands import Register
-from kernels.streaming.pipeline import PinnedPipeline, shortest_interval
+from kernels.streaming.pinned_steps import At, PinnedSteps
+from kernels.streaming.pipeline import shortest_interval
 
 
 @frozen
@@ -98,104 +101,57 @@ class Operands:
 def multiply_steps(k: Builder, tile: Tile, registers: Operands, steps: Register) -> None:
     """Add `steps` products to every accumulator; a scalar register holds the count, 0 allowed."""
     with k.scope():
-        x = k.vectors("image", tile.vectors)
-        w = k.vectors("weight", 2)
-        pair = k.scalar_pair("weights")
+        product = _InnerProduct(k, tile, registers)
         left = k.scalar_predicate("steps left")
-        pipeline = _pipeline(k, tile, registers, x, w, pair)
-        long_enough = k.scalar("long enough")
-        with k.scope():
-            k.slt(k.constant(pipeline.stages - 1), steps, long_enough)
+        pinned = PinnedSteps(k, "inner product", product.rhythm.interval, left, product.step)
+        enough = pinned.enough(steps)
         k.smov(steps, left)
-        with k.when(long_enough):
-            pipeline.emit(left)
-            k.smovi(0, left)
-        with k.loop("short inner product", left):
-            _one_step(k, tile, registers, x, w, pair)
+        with k.when(enough):
+            pinned.pipeline.emit(left)
+            k.smovi(0, left)  # the loop's own test for 0 then spares a second branch
+        pinned.one_by_one(left)
 
 
-def _pipeline(
-    k: Builder, tile: Tile, registers: Operands, x: RegisterBlock, w: RegisterBlock, pair: Register
-) -> PinnedPipeline:
-    latency, rhythm = k.machine.latency, Rhythm.make(tile, k.machine)
-    pipeline = PinnedPipeline(k, "inner product", rhythm.interval)
-    first_use = max(latency["scalar_load"] + latency["broadcast"], latency["vector_load"])
-    for v in range(tile.vectors):
-        load = first_use + rhythm.of_vector(v) - latency["vector_load"]
-        pipeline.at(load, _Load(k, registers, x, v))
-    for o in range(tile.outputs):
-        use = first_use + rhythm.of_output(o)
-        broadcast = use - latency["broadcast"]
-        if o % 2 == 0:
-            pipeline.at(broadcast - latency["scalar_load"], _Weights(k, tile, registers, pair, o))
-        pipeline.at(broadcast, _Broadcast(k, pair, w, o))
-        for v in range(tile.vectors):
-            pipeline.at(use + rhythm.of_vector(v), _Multiply(k, registers, x, w, o, v))
-    return pipeline
+class _InnerProduct:
+    """The registers of a step, and its operations with their cycles."""
 
+    def __init__(self, k: Builder, tile: Tile, registers: Operands) -> None:
+        self.k, self.tile, self.registers = k, tile, registers
+        self.rhythm = Rhythm.make(tile, k.machine)
+        self.x = k.vectors("image", tile.vectors)
+        self.w = k.vectors("weight", 2)
+        self.pair = k.scalar_pair("weights")
 
-def _one_step(
-    k: Builder, tile: Tile, registers: Operands, x: RegisterBlock, w: RegisterBlock, pair: Register
-) -> None:
-    """Emit one step in plain order, for counts too short for the pipeline."""
-    for v in range(tile.vectors):
-        _Load(k, registers, x, v)()
-    for o in range(tile.outputs):
-        if o % 2 == 0:
-            _Weights(k, tile, registers, pair, o)()
-        _Broadcast(k, pair, w, o)()
-        for v in range(tile.vectors):
-            _Multiply(k, registers, x, w, o, v)()
+    def step(self, at: At) -> None:
+        """Place the operations of a step."""
+        latency, rhythm = self.k.machine.latency, self.rhythm
+        first_use = max(latency["scalar_load"] + latency["broadcast"], latency["vector_load"])
+        for v in range(self.tile.vectors):
+            load = first_use + rhythm.of_vector(v) - latency["vector_load"]
+            at(load, partial(self._load, v))
+        for o in range(self.tile.outputs):
+            use = first_use + rhythm.of_output(o)
+            broadcast = use - latency["broadcast"]
+            if o % 2 == 0:
+                at(broadcast - latency["scalar_load"], partial(self._load_weights, o))
+            at(broadcast, partial(self._broadcast, o))
+            for v in range(self.tile.vectors):
+                at(use + rhythm.of_vector(v), partial(self._multiply, o, v))
 
+    def _load(self, vector: int) -> None:
+        pointer = self.registers.images[vector]
+        self.k.vldw(pointer.post(self.registers.row_step), self.x[vector])
 
-@frozen
-class _Load:
-    k: Builder
-    registers: Operands
-    x: RegisterBlock
-    vector: int
-
-    def __call__(self) -> None:
-        pointer = self.registers.images[self.vector]
-        self.k.vldw(pointer.post(self.registers.row_step), self.x[self.vector])
-
-
-@frozen
-class _Weights:
-    k: Builder
-    tile: Tile
-    registers: Operands
-    pair: Register
-    output: int
-
-    def __call__(self) -> None:
+    def _load_weights(self, output: int) -> None:
         """Load two weights; the last pair of a tile moves on to the next row of the block."""
-        last = self.output == self.tile.outputs - 2
+        last = output == self.tile.outputs - 2
         skip = (self.registers.weight_row - self.tile.outputs) // 2 if last else 0
         self.k.slddw(self.registers.weights.post(1 + skip), self.pair)
 
+    def _broadcast(self, output: int) -> None:
+        half = Register(self.pair.file, self.pair.index + output % 2)
+        self.k.svbcast(half, self.w[output % 2])
 
-@frozen
-class _Broadcast:
-    k: Builder
-    pair: Register
-    w: RegisterBlock
-    output: int
-
-    def __call__(self) -> None:
-        half = Register(self.pair.file, self.pair.index + self.output % 2)
-        self.k.svbcast(half, self.w[self.output % 2])
-
-
-@frozen
-class _Multiply:
-    k: Builder
-    registers: Operands
-    x: RegisterBlock
-    w: RegisterBlock
-    output: int
-    vector: int
-
-    def __call__(self) -> None:
-        acc = self.registers.accumulators[self.output, self.vector]
-        self.k.vfmulas32(self.w[self.output % 2], self.x[self.vector], acc, acc)
+    def _multiply(self, output: int, vector: int) -> None:
+        total = self.registers.accumulators[output, vector]
+        self.k.vfmulas32(self.w[output % 2], self.x[vector], total, total)

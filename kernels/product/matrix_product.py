@@ -28,12 +28,9 @@ from kernels.product.tiles import TileLoop
 from kernels.product.weights import Weights
 from kernels.samples.blocks import DeviceBlock, each_block
 from kernels.samples.columns import BatchSplit
-from kernels.streaming.streams import Stream
+from kernels.streaming.streams import LATER, Stream
 
 IMAGE_CHANNEL, WEIGHT_CHANNEL, OUTPUT_CHANNEL, BIAS_CHANNEL = 1, 3, 5, 0
-
-NOTHING = Plane(0, 1, 1, 0)
-"""A side of a descriptor whose fields device code fills in."""
 
 
 @frozen
@@ -90,9 +87,9 @@ class _BlockProduct:
         self.biases = None
         if matrices.bias is not None:
             self.biases = k.scalar_buffer("biases", 4 * blocking.group_outputs)
-        fetched = TransferRequest(matrices.images.plane, NOTHING)
-        shared = TransferRequest(matrices.weights.plane, NOTHING, cores=self._mask)
-        stored = TransferRequest(NOTHING, matrices.outputs.plane)
+        fetched = TransferRequest(matrices.images.plane, LATER)
+        shared = TransferRequest(matrices.weights.plane, LATER, cores=self._mask)
+        stored = TransferRequest(LATER, matrices.outputs.plane)
         self.images = Stream.make(k, "image chunk", images, IMAGE_CHANNEL, fetched)
         self.weights = Stream.make(k, "weight block", weights, WEIGHT_CHANNEL, shared)
         self.outputs = Stream.make(k, "outputs", outputs, OUTPUT_CHANNEL, stored).drain()

@@ -17,6 +17,7 @@ from isa.language.transfers import Descriptor
 from isa.operands import Register
 from isa.program import Buffer
 from kernels.samples.blocks import DeviceBlock
+from kernels.streaming.streams import LATER
 
 
 class Images(Protocol):
@@ -48,12 +49,11 @@ class ColumnImages:
 
     @property
     def plane(self) -> Plane:
-        return Plane(0, 1, 1, 0)
+        return LATER
 
     def begin(self, k: Builder, block: DeviceBlock, image_rows: int, base: Register) -> Register:
         with k.scope():
-            offset = k.smulis(block.first, k.number(4 * image_rows))
-            k.sadd(k.number(self.buffer.address), offset, base)
+            block.find(k, k.number(4 * image_rows), (self.buffer, base))
         return block.row_bytes
 
     def prepare(self, k: Builder, descriptor: Descriptor, block: DeviceBlock) -> None:
@@ -128,7 +128,7 @@ class ColumnOutputs:
 
     @property
     def plane(self) -> Plane:
-        return Plane(0, 1, 1, 0)
+        return LATER
 
     def begin(self, k: Builder, block: DeviceBlock, first: Register, offset: Register) -> None:
         with k.scope():

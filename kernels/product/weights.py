@@ -92,11 +92,6 @@ class RowWeights:
     outputs: int
     """Columns of the matrix."""
 
-    @staticmethod
-    def words(rows: int, outputs: int, block: int) -> int:
-        """Return the words that the matrix takes in DDR."""
-        return rows * outputs + block
-
     @property
     def row_bytes(self) -> int:
         return 4 * self.outputs

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from isa import Builder
 from isa.operands import File, Register
+from isa.program import Buffer
 from kernels.samples.columns import BatchSplit, Block
 
 FIELDS = 7
@@ -42,6 +43,27 @@ class DeviceBlock:
     """Bytes of a row."""
     row_step: Register
     """OR register with the words of a row, for `*AR++[OR]` of vector accesses."""
+
+    def find(
+        self, k: Builder, sample_bytes: int | Register, *places: tuple[Buffer, Register]
+    ) -> None:
+        """Compute the address of the block in tensors with so many bytes for each sample."""
+        with k.scope():
+            offset = k.smulis(self.first, sample_bytes)
+            for tensor, place in places:
+                k.sadd(k.number(tensor.address), offset, place)
+
+
+def rows_of_half(k: Builder, split: BatchSplit) -> int:
+    """Return how many rows of samples fit half of AM; KernelError if none does."""
+    row_bytes = 4 * split.largest
+    rows = k.machine.am.bytes // 2 // row_bytes
+    if rows < 1:
+        raise k.error(
+            f"AM has {k.machine.am.bytes:,} bytes, {2 * row_bytes:,} are needed: a row of "
+            f"{split.largest} samples, twice; use a larger am.bytes or a smaller batch"
+        )
+    return rows
 
 
 @contextmanager

@@ -12,14 +12,11 @@ from isa import Builder
 from isa.descriptor import Plane, TransferRequest
 from isa.operands import Register
 from isa.program import Buffer
-from kernels.samples.blocks import DeviceBlock, each_block
+from kernels.samples.blocks import DeviceBlock, each_block, rows_of_half
 from kernels.samples.columns import BatchSplit
-from kernels.streaming.streams import Drain, Stream
+from kernels.streaming.streams import LATER, Drain, Stream
 
 LOAD_CHANNEL, STORE_CHANNEL, FILL_CHANNEL = 0, 2, 4
-
-NOTHING = Plane(0, 1, 1, 0)
-"""A side of a descriptor whose fields device code fills in."""
 
 
 def transpose_columns(
@@ -46,18 +43,11 @@ class _Transposition:
         block: DeviceBlock,
     ) -> None:
         self.k, self.source, self.rows, self.target, self.block = k, source, rows, target, block
-        row_bytes = 4 * split.largest
-        fit = k.machine.am.bytes // 2 // row_bytes
-        if fit < 1:
-            raise k.error(
-                f"AM has {k.machine.am.bytes:,} bytes, {2 * row_bytes:,} are needed: a row of "
-                f"{split.largest} samples, twice; use a larger am.bytes or a smaller batch"
-            )
-        self.piece = min(rows, fit)
-        buffer = k.array_buffer("runs of rows", 2 * self.piece * row_bytes)
-        turned = TransferRequest(NOTHING, NOTHING, transpose=True)
+        self.piece = min(rows, rows_of_half(k, split))
+        buffer = k.array_buffer("runs of rows", 8 * self.piece * split.largest)
+        turned = TransferRequest(LATER, LATER, transpose=True)
         self.loads = Stream.make(k, f"rows of {source.name}", buffer, LOAD_CHANNEL, turned)
-        stored = TransferRequest(NOTHING, Plane(0, 1, 1, 4 * rows))
+        stored = TransferRequest(LATER, Plane(0, 1, 1, 4 * rows))
         name = f"samples of {source.name}"
         self.stores: Drain = self.loads.sharing(k, name, STORE_CHANNEL, stored).drain()
 
@@ -68,7 +58,9 @@ class _Transposition:
             k.scalar(name) for name in ("rows left", "rows in work", "source", "target")
         )
         k.constant(self.rows, left)
-        self._find(source, target)
+        with k.scope():
+            sample = k.number(4 * self.rows)
+            self.block.find(k, sample, (self.source, source), (self.target, target))
         self._fix_fields()
         self.loads.reset()
         self.stores.forget()
@@ -83,14 +75,6 @@ class _Transposition:
                 k.sadd(target, k.sshfll(2, count), target)
             k.ssub(count, left, left)
         self.stores.finish()
-
-    def _find(self, source: Register, target: Register) -> None:
-        """Compute where the block's columns and its samples' rows begin."""
-        k = self.k
-        with k.scope():
-            offset = k.smulis(self.block.first, k.number(4 * self.rows))
-            k.sadd(k.number(self.source.address), offset, source)
-            k.sadd(k.number(self.target.address), offset, target)
 
     def _fix_fields(self) -> None:
         """Fill in what the block's number of samples decides."""

@@ -14,9 +14,9 @@ from isa import Builder
 from isa.descriptor import Plane, TransferRequest
 from isa.operands import Register
 from isa.program import Buffer
-from kernels.samples.blocks import DeviceBlock, each_block
+from kernels.samples.blocks import DeviceBlock, each_block, rows_of_half
 from kernels.samples.columns import BatchSplit
-from kernels.streaming.streams import Stream
+from kernels.streaming.streams import BOTH_LATER, LATER, Stream
 
 ROW_CHANNEL, TRANSPOSE_CHANNEL = 0, 2
 
@@ -41,29 +41,22 @@ class _Unpacking:
     ) -> None:
         self.k, self.images, self.columns, self.block = k, images, columns, block
         self.channels, self.pixels = p.channels, p.height * p.width
-        row_bytes = 4 * split.largest
-        rows = k.machine.am.bytes // 2 // row_bytes
-        if rows < 1:
-            raise k.error(
-                f"AM has {k.machine.am.bytes:,} bytes, {2 * row_bytes:,} are needed: a row of "
-                f"{split.largest} samples, twice; use a larger am.bytes or a smaller batch"
-            )
+        rows = rows_of_half(k, split)
         self.piece = min(self.channels, rows)
         self.run = min(self.pixels, rows // self.piece)
-        buffer = k.array_buffer("pixel runs", 2 * self.run * self.piece * row_bytes)
-        plain = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
-        self.rows = Stream.make(k, "pixel runs", buffer, ROW_CHANNEL, plain)
+        buffer = k.array_buffer("pixel runs", 8 * self.run * self.piece * split.largest)
+        self.rows = Stream.make(k, "pixel runs", buffer, ROW_CHANNEL, BOTH_LATER)
         image = Plane(0, 1, 1, 4 * self.channels * self.pixels)
-        self.plane = k.descriptor(
-            "channel plane", TransferRequest(image, Plane(0, 1, 1, 0), transpose=True)
-        )
+        self.plane = k.descriptor("channel plane", TransferRequest(image, LATER, transpose=True))
 
     def emit(self) -> None:
         """Emit the loop over pieces of the channels."""
         k = self.k
         names = ("plane", "columns", "channels left", "channels")
         source, target, left, count = (k.scalar(name) for name in names)
-        self._find(source, target)
+        with k.scope():
+            image = k.constant(4 * self.channels * self.pixels)
+            self.block.find(k, image, (self.images, source), (self.columns, target))
         k.constant(self.channels, left)
         with k.until_zero("channel pieces", left):
             k.smin(left, k.number(self.piece), count)
@@ -99,15 +92,6 @@ class _Unpacking:
         for half, flag in ((False, busy), (True, other_busy)):
             with k.when(flag):
                 self.rows.wait(other=half)
-
-    def _find(self, source: Register, target: Register) -> None:
-        """Compute the addresses of the block's first image and first column row."""
-        k = self.k
-        with k.scope():
-            size = k.constant(4 * self.channels * self.pixels)
-            offset = k.smulis(self.block.first, size)
-            k.sadd(k.number(self.images.address), offset, source)
-            k.sadd(k.number(self.columns.address), offset, target)
 
     def _fix_fields(self, channels: Register) -> None:
         """Fill in what the block's number of samples and the piece's channels decide."""

@@ -9,10 +9,16 @@ from __future__ import annotations
 from attrs import frozen
 
 from isa import Builder
-from isa.descriptor import TransferRequest
+from isa.descriptor import Plane, TransferRequest
 from isa.language.transfers import Descriptor
 from isa.operands import Register
 from isa.program import Buffer
+
+LATER = Plane(0, 1, 1, 0)
+"""A side of a transfer whose fields device code fills in."""
+
+BOTH_LATER = TransferRequest(LATER, LATER)
+"""A transfer of which device code fills in both sides."""
 
 CALLERS_LINES = True
 """Transfers have the line of whoever starts them, so that listings and traces tell them apart."""
@@ -41,10 +47,8 @@ class Stream:
         Raise KernelError if the machine has too few DMA channels.
         """
         _check_channels(k, name, channel)
-        half = buffer.bytes // 2
-        return Stream(
-            k, buffer, half, channel, k.descriptor(name, request), k.scalar(f"{name} half")
-        )
+        half, descriptor = buffer.bytes // 2, k.descriptor(name, request)
+        return Stream(k, buffer, half, channel, descriptor, k.scalar(f"{name} half"))
 
     def sharing(self, k: Builder, name: str, channel: int, request: TransferRequest) -> Stream:
         """Return another stream over the same halves, which turn together.
@@ -92,14 +96,19 @@ class Stream:
         with self.k.scope():
             self.k.wait(self._channel(other))
 
+    def is_second(self, *, other: bool) -> Register:
+        """Return 1 if a half is the second one, in a register of this scope."""
+        edge = self.k.constant(self.buffer.address + self.half)
+        compare = self.k.slt if other else self.k.seq
+        second: Register = compare(self.current, edge)
+        return second
+
     def drain(self) -> Drain:
         """Return this stream as one that stores; takes registers of the scope."""
         return Drain(self, self.k.scalar("half busy"), self.k.scalar("other half busy"))
 
     def _channel(self, other: bool) -> Register:
-        edge = self.k.constant(self.buffer.address + self.half)
-        second = self.k.slt(self.current, edge) if other else self.k.seq(self.current, edge)
-        channel: Register = self.k.sadd(second, self.channel)
+        channel: Register = self.k.sadd(self.is_second(other=other), self.channel)
         return channel
 
 

@@ -16,16 +16,12 @@ from itertools import pairwise, product
 from attrs import evolve, field, frozen
 
 from isa import Builder, KernelError
-from isa.descriptor import Plane, TransferRequest
 from isa.operands import File, Register
 from isa.program import Buffer
-from kernels.streaming.streams import Stream
+from kernels.streaming.streams import BOTH_LATER, Stream
 
 Combine = Callable[[Builder, list[Register]], None]
 """Emits the work on one vector: gets a register for each source, leaves the result in the first."""
-
-NOTHING = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, 0))
-"""A descriptor whose fields device code fills in."""
 
 LONGEST_PIECE = 8192
 """Words of a piece; more would only leave more of the first load and the last store unhidden."""
@@ -120,12 +116,12 @@ class _Pieces:
         self.whole, self.k, self.piece, self.left, self.offset = whole, whole.k, piece, left, offset
         k, name, sources = whole.k, whole.name, whole.sources
         self.buffer = k.array_buffer(f"pieces of {name}", 8 * piece * len(sources))
-        first = Stream.make(k, f"load of {name}", self.buffer, 0, NOTHING)
+        first = Stream.make(k, f"load of {name}", self.buffer, 0, BOTH_LATER)
         further = range(1, len(sources))
         self.loads = [
-            first, *(first.sharing(k, f"load {n} of {name}", 2 * n, NOTHING) for n in further)
+            first, *(first.sharing(k, f"load {n} of {name}", 2 * n, BOTH_LATER) for n in further)
         ]  # fmt: skip
-        store = first.sharing(k, f"store of {name}", 2 * len(sources), NOTHING)
+        store = first.sharing(k, f"store of {name}", 2 * len(sources), BOTH_LATER)
         self.halves, self.stores = first, store.drain()
 
     def emit(self) -> None:
@@ -222,6 +218,6 @@ class _Pieces:
 
 
 def _vectors_of_a_turn(sources: int) -> int:
-    """Return a power of two."""
+    """Return how many vectors of each source a turn of the main loop combines: a power of two."""
     fit = max(1, VALUE_REGISTERS // sources)
     return min(MOST_VECTORS, 1 << fit.bit_length() - 1)

@@ -27,7 +27,7 @@ MOST_OUTPUTS, MOST_CHANNELS = 8 * OUTPUTS, 16 * CHANNELS
 STORE_CHANNELS = 2
 """DMA channels for results: weights' and biases'."""
 
-SLACK_ROWS = 8
+SLACK_ROWS = max(OUTPUTS, CHANNELS)
 """Rows behind a chunk that are cleared where outputs or channels do not fill the last tile."""
 
 TILE_CYCLES, TAP_CYCLES, CHUNK_CYCLES, SUM_CYCLES = 54, 65, 400, 2

@@ -15,13 +15,14 @@ from isa.machine import Machine
 from isa.operands import Register
 from kernels.streaming.pinned_steps import At, PinnedSteps
 from kernels.streaming.pipeline import shortest_interval
+from kernels.weight_gradient.outer_product import OUTPUTS
 
-GROUP = 8
-"""Vectors of a step of `sum_lanes`, rows of a step of `RowSums`."""
+GROUP = OUTPUTS
+"""Vectors of a step of `sum_lanes`, rows of a step of `RowSums`: those of a tile of outputs."""
 
 
 def sum_lanes(k: Builder, vectors: Register, words: Register, count: int) -> None:
-    """Sum `count` vectors in AM, a multiple of 8, each over its lanes, to consecutive words in AM.
+    """Sum `count` vectors in AM, whole groups, each over its lanes, to consecutive words in AM.
 
     `vectors` and `words` are address registers. On FT-M7004 a sum takes one cycle: VLDW, VFSUMS32
     8 cycles later, VSTW of lane 0 after 12 more; one of each in every packet.

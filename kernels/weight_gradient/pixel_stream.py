@@ -13,6 +13,7 @@ from isa import Builder
 from isa.descriptor import Plane, TransferRequest
 from isa.operands import Register
 from isa.program import Buffer
+from kernels.streaming.streams import LATER, Stream
 
 
 @frozen
@@ -55,29 +56,18 @@ class PixelStream:
         channel: int,
     ) -> None:
         self.k, self.name, self.tensor, self.layer = k, name, tensor, layer
-        self.row_bytes, self.pieces, self.channel = row_bytes, pieces, channel
-        self.half = half_rows * row_bytes
-        self.buffer = k.array_buffer(name, 2 * self.half)
-        request = TransferRequest(Plane(0, 1, 1, 0), Plane(0, 1, 1, row_bytes))
-        self.descriptor = k.descriptor(name, request)
-        self.current = k.scalar(f"{name} half")
-
-    def reset(self) -> None:
-        """Start with the first half."""
-        self.k.constant(self.buffer.address, self.current)
-
-    def turn(self) -> None:
-        """Exchange the halves."""
-        with self.k.scope():
-            self.k.smov(self._other(), self.current)
+        self.row_bytes, self.pieces = row_bytes, pieces
+        buffer = k.array_buffer(name, 2 * half_rows * row_bytes)
+        request = TransferRequest(LATER, Plane(0, 1, 1, row_bytes))
+        self.halves = Stream.make(k, name, buffer, channel, request)
 
     def fetch(self, area: Area, first: Register, samples: Register, *, other: bool) -> None:
         """Start the transfers of an area of the block that begins with sample `first`."""
-        k, layer, descriptor = self.k, self.layer, self.descriptor
+        k, layer, halves, descriptor = self.k, self.layer, self.halves, self.halves.descriptor
         with k.scope():
             address, half = k.scalar("source"), k.scalar("destination")
             self._find(area, first, samples, address)
-            k.smov(self._other() if other else self.current, half)
+            k.smov(halves.other() if other else halves.current, half)
             with k.scope():
                 pixels = area.columns
                 if self.pieces == 1:
@@ -88,13 +78,14 @@ class PixelStream:
                 k.set_field(descriptor, "source_stride", stride)
                 k.set_field(descriptor, "destination_rows", k.smulis(pixels, area.channels))
                 k.set_field(descriptor, "destination_row_words", samples)
-            self._start_pieces(area, samples, address, half, self._first_channel(other))
+            channel = self._first_channel(other=other)
+            self._start_pieces(area, samples, address, half, channel)
 
     def wait(self, area_rows: Register) -> None:
         """Wait until the half in use holds its area of so many rows of pixels."""
         k = self.k
         with k.scope():
-            channel = self._first_channel(False)
+            channel = self._first_channel(other=False)
             if self.pieces == 1:
                 k.wait(channel)
                 return
@@ -123,9 +114,10 @@ class PixelStream:
             k.sadd(channel, 1, channel)
 
     def _start(self, address: Register, half: Register, channel: Register) -> None:
-        self.k.set_address(self.descriptor, "source", address)
-        self.k.set_field(self.descriptor, "destination_low", half)
-        self.k.start(self.descriptor, channel)
+        descriptor = self.halves.descriptor
+        self.k.set_address(descriptor, "source", address)
+        self.k.set_field(descriptor, "destination_low", half)
+        self.k.start(descriptor, channel)
 
     def _find(self, area: Area, first: Register, samples: Register, address: Register) -> None:
         """Compute the DDR address of an area's first word."""
@@ -136,15 +128,9 @@ class PixelStream:
             words = k.sadd(k.smulis(row, samples), k.smulis(first, k.constant(layer.matrix_rows)))
             k.sadd(k.constant(self.tensor.address), k.sshfll(2, words), address)
 
-    def _other(self) -> Register:
-        """Return the address of the half not in use, in a register of this scope."""
-        both = self.k.constant(2 * self.buffer.address + self.half)
-        other: Register = self.k.ssub(self.current, both)
-        return other
-
-    def _first_channel(self, other: bool) -> Register:
-        k = self.k
-        edge = k.constant(self.buffer.address + self.half)
-        second = k.slt(self.current, edge) if other else k.seq(self.current, edge)
-        channel: Register = k.sadd(k.smulis(second, self.pieces), self.channel)
+    def _first_channel(self, *, other: bool) -> Register:
+        """Return the first channel of a half; each half has `pieces` of them."""
+        k, halves = self.k, self.halves
+        number = k.smulis(halves.is_second(other=other), self.pieces)
+        channel: Register = k.sadd(number, halves.channel)
         return channel

@@ -83,8 +83,8 @@ class _Chunks:
     def emit(self) -> None:
         """Emit the loop over the chunks of all groups, fetching one ahead."""
         k, walk = self.k, self.walk
-        self.gradients.reset()
-        self.images.reset()
+        self.gradients.halves.reset()
+        self.images.halves.reset()
         walk.restart()
         self._fetch(other=False)
         with k.until_zero("chunks", walk.groups_left):
@@ -95,8 +95,8 @@ class _Chunks:
                 walk.describe()
                 self._fetch(other=True)
             self._work()
-            self.gradients.turn()
-            self.images.turn()
+            self.gradients.halves.turn()
+            self.images.halves.turn()
         self.results.drain()
 
     def _fetch(self, *, other: bool) -> None:
@@ -136,8 +136,8 @@ class _Chunks:
                     self._clear_rest(stream, area())
         with k.scope(), k.when(get("sums biases")):
             self._sum_biases()
-        buffers = self.gradients.buffer, self.images.buffer
-        self.taps.emit(self.gradients.current, self.images.current, buffers)
+        buffers = self.gradients.halves.buffer, self.images.halves.buffer
+        self.taps.emit(self.gradients.halves.current, self.images.halves.current, buffers)
         with k.scope(), k.when(get("closes group")):
             self.results.store(self.records)
 
@@ -161,8 +161,8 @@ class _Chunks:
         k = self.k
         rows = k.smulis(k.smulis(area.rows, area.columns), area.channels)
         pointer, zero = k.vector_address("behind"), k.vmovi(0)
-        behind = k.sadd(stream.current, k.smulis(rows, k.constant(self.row_bytes)))
-        k.point_at(pointer, behind, stream.buffer)
+        behind = k.sadd(stream.halves.current, k.smulis(rows, k.constant(self.row_bytes)))
+        k.point_at(pointer, behind, stream.halves.buffer)
         self._clear(pointer, zero, range(self.blocking.slack * self.blocking.vectors))
         if self.blocking.tails:
             self._clear_tails(stream, rows, pointer, zero)
@@ -173,7 +173,9 @@ class _Chunks:
         """Clear the lanes of every row's last vector that hold no sample."""
         k, vectors, mask = self.k, self.blocking.vectors, Register(File.LANE_MASK)
         last = (vectors - 1) * self.lanes
-        k.point_at(pointer, k.sadd(stream.current, k.constant(4 * last)), stream.buffer)
+        k.point_at(
+            pointer, k.sadd(stream.halves.current, k.constant(4 * last)), stream.halves.buffer
+        )
         filled = k.ssub(k.constant(last), self.records.get("samples"))
         k.smvcgc_vlr(k.sshfll(filled, k.constant(-1)), mask)
         turns = k.sshfar(SLACK_ROWS.bit_length() - 1, k.sadd(rows, SLACK_ROWS - 1))
@@ -189,13 +191,13 @@ class _Chunks:
         outputs = get("outputs")
         step = k.smulis(outputs, k.constant(self.row_bytes))
         positions = k.smulis(get("rows"), get("columns"))
-        rows = k.smov(self.gradients.current)
+        rows = k.smov(self.gradients.halves.current)
         sums = k.constant(self.sums.address + lane_bytes * self.blocking.weights)
         registers, left = k.vectors("sum", OUTPUTS), k.scalar_predicate("left")
         row, place = k.vector_address("rows"), k.vector_address("sums")
         adder = RowSums(k, self.blocking.vectors, registers, row, step)
         with k.loop("bias tiles", k.sshfar(OUTPUTS.bit_length() - 1, k.sadd(outputs, OUTPUTS - 1))):
-            k.point_at(row, rows, self.gradients.buffer)
+            k.point_at(row, rows, self.gradients.halves.buffer)
             k.point_at(place, sums, self.sums)
             for number, register in enumerate(registers):
                 k.vldw(place + self.lanes * number, register)
