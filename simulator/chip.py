@@ -16,6 +16,7 @@ from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.program import Program
 from simulator.checking.checker import Checker
+from simulator.compiled.core import Compiled, CompiledCore
 from simulator.dma import CheckedTransfer, checked_transfer
 from simulator.events import BAD_MASK, BUSY, DISAGREES, Events, Finished, units_per_cycle
 from simulator.memory import Memory
@@ -39,14 +40,17 @@ class Chip:
         check: bool = False,
         timing_only: bool = False,
         tracer: Tracer | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self.program, self.machine, self.timing_only = program, machine, timing_only
         self.events = Events(machine, program.cores)
         size = 0 if timing_only else program.ddr_bytes
         self.ddr = Memory.make("DDR", machine.ddr.base, size)
         self.checker = Checker(program, machine, self.ddr) if check else None
-        self.cores = [
-            Core(number, program, machine, self.start, tracer, self.checker, timing_only)
+        self.cores: list[Core] = [
+            CompiledCore(number, program, machine, self.start, compiled)
+            if compiled is not None
+            else Core(number, program, machine, self.start, tracer, self.checker, timing_only)
             for number in range(program.cores)
         ]
         self._started: dict[int, tuple[TransferRequest, int, int]] = {}

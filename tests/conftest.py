@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import micro_programs
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # A shared host may pause an example for longer than any deadline; pytest's own timeout remains.
@@ -21,12 +23,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite tests/golden/ from what the tests produce now; review the difference",
     )
+    parser.addoption(
+        "--engines",
+        default="reference",
+        help="engines to run the tests of programs on, such as reference,compiled",
+    )
 
 
-@pytest.fixture(params=["reference"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Run the test once on every engine."""
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        engines = str(metafunc.config.getoption("--engines")).split(",")
+        metafunc.parametrize("engine", engines)
+    if hasattr(metafunc.module, "Bench"):
+        metafunc.parametrize("bench_engine", ["reference", "compiled"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def bench_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test of micro-programs once on each engine."""
+    if getattr(request, "param", "") == "compiled":
+        monkeypatch.setattr(micro_programs, "COMPILED", True)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from isa.descriptor import Plane, TransferRequest
 from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.chip import Chip
+from simulator.compiled.core import Compiled
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.result import ChipResult
@@ -35,6 +36,9 @@ AM_END = AM + 768 * 1024
 VECTOR = 64
 """Bytes of a vector of 16 lanes."""
 LANES = range(16)
+
+COMPILED = False
+"""Whether benches run on the compiled engine, where it does what they ask for."""
 
 LIMIT = 10_000
 Body = Callable[[Builder], None]
@@ -91,6 +95,8 @@ class Bench:
         self, body: Body | Program, record: Machine = MACHINE, cores: int = 1, **options: Any
     ) -> None:
         self.program = body if isinstance(body, Program) else program(body, record, cores)
+        if COMPILED and not options and not record.am.bank_model:
+            options["compiled"] = Compiled(self.program, record)
         self.chip = Chip(self.program, record, **options)
         for pointer in AR:
             self[pointer] = AM if pointer.is_vector_half else SM

@@ -106,7 +106,6 @@ USAGE = [
     (["run", DOUBLE, "--set", "ddr.efficiency=2"], "ddr.efficiency must not be above 1"),
     (["run", DOUBLE, "--set", "ddr.efficiency"], "--set needs key=value"),
     (["run", DOUBLE, "--engine", "warp"], "'warp' is not one of 'reference', 'compiled'"),
-    (["run", DOUBLE, "--engine", "compiled"], "engine 'compiled' does not exist yet"),
     (["run", DOUBLE, "--layer", "vgg16/conv9_9"], "unknown layer 'vgg16/conv9_9'"),
     (["run", DOUBLE, "--layer", "vgg16/conv3_1"], "is for conv2d_forward and its like, not for"),
     (["run", "fc_forward", "--layer", "vgg16/pool1"], "is for maxpool2d_forward and its like"),

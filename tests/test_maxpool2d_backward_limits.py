@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isa.errors import SimulationError, UsageError
+from isa.errors import UsageError
 from kernel_run import run
 from kernels import maxpool2d_backward
+from simulator.cli import commands as cli
 from simulator.reporting.verification import judge
 from simulator.simulate import simulate
 
@@ -22,10 +23,29 @@ def test_a_timing_only_run_takes_as_long(engine: str) -> None:
     assert timed.outputs == {}
 
 
-def test_timing_alone_is_not_known_where_predicates_hold_indices(engine: str) -> None:
+REFUSAL = (
+    "kernel 'maxpool2d_backward': "
+    'variant "indexed" follows the data of its inputs, so there is no timing-only run; use variant '
+    '"rows" or run with numbers'
+)
+
+
+def test_a_timing_only_run_of_the_indexed_variant_is_refused(engine: str) -> None:
     kernel = maxpool2d_backward(batch=1, channels=1, height=2, width=2, variant="indexed")
-    with pytest.raises(SimulationError, match="depends on tensor data; run with numbers"):
+    with pytest.raises(UsageError) as caught:
         simulate(kernel, engine=engine, timing_only=True)
+    assert str(caught.value) == REFUSAL
+    simulate(kernel, kernel.make_inputs(), engine=engine)
+
+
+def test_the_command_line_refuses_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "maxpool2d_backward", "-p", "batch=1", "-p", "channels=1", "--timing-only"]
+    for variant, status in (("indexed", 2), ("rows", 0)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, "-p", f"variant={variant}"])
+        assert ended.value.code == status
+        captured = capsys.readouterr()
+        assert (captured.out == "") == (f"error: {REFUSAL}\n" in captured.err) == (status == 2)
 
 
 def test_the_indexed_variant_takes_many_times_as_long(engine: str) -> None:

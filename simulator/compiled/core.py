@@ -1,0 +1,205 @@
+"""A core that runs as machine code: the same values and cycles as the reference engine's.
+
+Compiled stretches run until the core blocks, starts a transfer or reaches its limit; the chip does
+the rest as for any core. What they refuse, and what they cannot do, the reference engine takes
+over from the last stretch on: so errors are the reference engine's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from isa.descriptor import DESCRIPTOR_WORDS
+from isa.errors import SimulationError
+from isa.machine import Machine
+from isa.operands import FILE_LENGTH, File, Register
+from isa.program import Program
+from simulator.compiled.flights import Flight, in_flight, sent
+from simulator.compiled.frame import Code, Plan
+from simulator.compiled.functions import StretchFunction, write_dispatcher
+from simulator.compiled.native import Library, compile_module
+from simulator.compiled.places import MARGIN_WORDS
+from simulator.compiled.record import Record, aligned
+from simulator.compiled.stretches import Entry, stretches
+from simulator.memory import Memory
+from simulator.reference.core import Core
+from simulator.reference.decode import AnyWrite, ExchangeWrite, Write
+from simulator.result import CoreResult
+from simulator.state import Status
+
+SCALAR_FILES = (File.SCALAR, File.ADDRESS, File.OFFSET)
+
+SLICE = 1 << 26
+"""Cycles between two reports of progress, and chances to be interrupted."""
+
+BLOCKING = {
+    Code.WAIT: Status.WAITING, Code.BARRIER: Status.AT_BARRIER, Code.HALT: Status.HALTED,
+}  # fmt: skip
+
+
+class Compiled:
+    """The machine code of one program, shared by its cores."""
+
+    def __init__(self, program: Program, machine: Machine) -> None:
+        cut = stretches(program, machine)
+        sends = sent(program, machine)
+        flights = in_flight(program, sends, cut)
+        self.entries = list(cut)
+        numbers = {entry: number for number, entry in enumerate(self.entries)}
+        self.plan = Plan(
+            program, machine, cut, numbers, sends, flights, Record(machine, numbers, flights)
+        )
+        module = ir.Module()
+        for stretch in cut.values():
+            StretchFunction(module, self.plan, stretch).write()
+        write_dispatcher(module, self.plan)
+        self.library: Library = compile_module(module)
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self.library.address("run"))
+
+
+class CompiledCore(Core):
+    """A core whose packets run as machine code; its record is the truth while they do."""
+
+    def __init__(
+        self,
+        number: int,
+        program: Program,
+        machine: Machine,
+        start: Callable[[Any, int, Any], None],
+        compiled: Compiled,
+    ) -> None:
+        super().__init__(number, program, machine, start)
+        self.compiled, self.layout = compiled, compiled.plan.record
+        self.record = self.layout.make()
+        self.numbers = {
+            name: self.record[offset : offset + 8].view(np.int64)
+            for name, offset in self.layout.numbers.items()
+        }
+        self.array_memory = _with_margins(self.array_memory)
+        self.scalar_memory = _with_margins(self.scalar_memory)
+        self.numbers["core"][0] = number
+        self.numbers["array"][0] = self.array_memory.words.ctypes.data
+        self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
+        self.interpreting = self.begun = False
+
+    def _lane_mask(self) -> Any:
+        offset = self.layout.register(Register(File.LANE_MASK))
+        return self.record[offset : offset + 8].view(np.int64)
+
+    def run(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run to the next blocking point or to cycle `until`."""
+        if self.interpreting:
+            super().run(until, progress)
+            return
+        if not self.begun:
+            self.begun = True
+            self._give_registers()
+        while self.status is Status.RUNNING and not self.interpreting:
+            limit = min(until, self.cycle + SLICE)
+            self.numbers["stalled"][0], self.numbers["limit"][0] = self.stalled, limit
+            code = Code(self.compiled.run(self.record.ctypes.data))
+            self.issue = int(self.numbers["issue"][0])
+            if code is Code.START:
+                self._start_transfer()
+            elif code in BLOCKING:
+                self.status, self.channel = BLOCKING[code], int(self.numbers["channel"][0])
+                self.blocked_packet = int(self.numbers["last"][0])
+                if code is Code.HALT:
+                    self._take_registers()
+            elif code is Code.LIMIT and limit < until:
+                if progress is not None:
+                    progress(self.number, self.cycle)
+            else:
+                self._interpret()
+                super().run(until, progress)
+
+    def _start_transfer(self) -> None:
+        first = self.layout.descriptor
+        words = self.record[first : first + 4 * DESCRIPTOR_WORDS].view(np.uint32).tolist()
+        after, self.packet = self.issue, int(self.numbers["last"][0])
+        self.issue -= 1
+        try:
+            self.start(self, int(self.numbers["channel"][0]), words)
+        except SimulationError as error:
+            raise SimulationError(f"{self.where()}: {error}") from None
+        self.issue = after
+
+    def _interpret(self) -> None:
+        """Hand the record to the reference engine, at the entry of the last stretch."""
+        self.interpreting = True
+        number = int(self.numbers["next"][0])
+        packets = len(self.program.packets)
+        entry = self.compiled.entries[number] if number >= 0 else Entry(packets)
+        self.packet = entry.packet
+        self._take_registers()
+        if number < 0:
+            return
+        for branch in entry.pending:
+            place = self.layout.pending[entry, branch]
+            taken, target = self._numbers(place, 2)
+            if taken:
+                self.branch_at, self.branch_to = self.issue + branch.remaining, target
+        for flight in self.compiled.plan.flights[entry]:
+            self._put_in_flight(entry, flight)
+
+    def _give_registers(self) -> None:
+        """Write the registers to the record."""
+        for file in SCALAR_FILES:
+            first, count = self.layout.files[file], FILE_LENGTH[file]
+            self.record[first : first + 8 * count].view(np.int64)[:] = self.scalar_file(file)
+        self._words(self.layout.vectors, self.vectors.size)[:] = self.vectors.reshape(-1)
+        self._words(self.layout.exchange, len(self.exchange))[:] = self.exchange
+        self._lane_mask()[0] = self.lane_mask
+
+    def _take_registers(self) -> None:
+        """Read the registers from the record."""
+        for file in SCALAR_FILES:
+            self.scalar_file(file)[:] = self._numbers(self.layout.files[file], FILE_LENGTH[file])
+        self.vectors.reshape(-1)[:] = self._words(self.layout.vectors, self.vectors.size)
+        self.exchange[:] = self._words(self.layout.exchange, len(self.exchange))
+        self.set_lane_mask(int(self._lane_mask()[0]))
+
+    def _put_in_flight(self, entry: Entry, flight: Flight) -> None:
+        place, lanes = self.layout.flights[entry, flight], flight.result.has_lanes
+        size = 4 * self.lanes if lanes else 8
+        state = self._numbers(place + size, 1)[0]
+        if state >= 0:
+            return
+        value: Any = self._words(place, self.lanes).copy() if lanes else self._numbers(place, 1)[0]
+        enabled = np.array([state >> lane & 1 for lane in range(self.lanes)], bool)
+        ports = (flight.result.port,) if flight.result.port else ()
+        write: Write = AnyWrite((flight.result.target,), entry.packet - 1, ports)
+        if flight.result.whole_exchange:
+            entries = tuple(Register(File.EXCHANGE, index) for index in range(self.lanes))
+            write = ExchangeWrite(entries, entry.packet - 1, ports)
+        self._send(write, flight.remaining, value, None if not lanes or enabled.all() else enabled)
+
+    def _numbers(self, offset: int, count: int) -> list[int]:
+        raw = self.record[offset : offset + 8 * count]
+        return [int(number) for number in raw.view(np.int64)]
+
+    def _words(self, offset: int, count: int) -> Any:
+        return self.record[offset : offset + 4 * count].view(np.uint32)
+
+    def result(self) -> CoreResult:
+        """Return the counters of a halted core."""
+        executed = list(self.executed)
+        counts = self._numbers(self.layout.counts, len(self.compiled.entries))
+        for entry, count in zip(self.compiled.entries, counts, strict=True):
+            for issue in self.compiled.plan.stretches[entry].issues:
+                executed[issue.packet] += count
+        lanes = self.vmac_lanes + int(self.numbers["vmac_lanes"][0])
+        return CoreResult(self.cycle, tuple(executed), dict(self.stalls), lanes)
+
+
+def _with_margins(memory: Memory) -> Memory:
+    """Return a copy of a memory with room on both sides for lanes that touch nothing."""
+    room = aligned(4 * (len(memory.words) + 2 * MARGIN_WORDS)).view(np.uint32)
+    words = room[MARGIN_WORDS : MARGIN_WORDS + len(memory.words)]
+    words[:] = memory.words
+    return Memory(memory.name, memory.base, words)

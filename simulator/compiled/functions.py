@@ -1,0 +1,182 @@
+"""A stretch of packets as one function of machine code: `i64 stretch(ptr record)`.
+
+The function reads the registers it touches, runs the stretch, as often as it leads back to itself,
+and writes back what has changed. It returns a `Code`: go on with the stretch in `next`, or let
+Python act. A fault leaves the record as it was when the function began.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from isa.values import Value
+from simulator.compiled.flights import Flight
+from simulator.compiled.frame import BYTE, CODES, FUNCTION, Code, Plan
+from simulator.compiled.llvm_values import BIT, REGISTER
+from simulator.compiled.stretches import Entry, leaders, targets
+from simulator.compiled.turn import Turn
+
+
+class StretchFunction(Turn):
+    """Writes the function of one stretch into a module."""
+
+    def write(self) -> None:
+        """Write the whole function."""
+        b = self.builder
+        self._take_slots()
+        body = self.function.append_basic_block("body")
+        b.branch(body)
+        b.position_at_end(self.faulty)
+        b.ret(REGISTER(Code.FAULT))
+        b.position_at_end(body)
+        self.body = body
+        self._refuse_limit()
+        self._open()
+        self._packets()
+        self._close()
+
+    def _close(self) -> None:
+        """Count the turn, and go where the stretch leads."""
+        b, stretch = self.builder, self.stretch
+        self._add("issue", REGISTER(stretch.cycles))
+        self._add("count", REGISTER(1))
+        if stretch.landing is None:
+            self._leave(stretch.onward, self._stop_code())
+            return
+        (flag, target, packet), = [
+            (flag, target, packet) for landing, flag, target, packet in self.branches
+            if landing == stretch.cycles and packet == stretch.landing.packet
+        ]  # fmt: skip
+        if flag is None or stretch.always:
+            self._jump(target, packet)
+            return
+        taken, straight = (self.function.append_basic_block(n) for n in ("taken", "straight"))
+        b.cbranch(flag, taken, straight)
+        b.position_at_end(taken)
+        self._jump(target, packet)
+        b.position_at_end(straight)
+        self._leave(stretch.onward, None)
+
+    def _jump(self, target: Value, packet: int) -> None:
+        """Leave for the target of a branch: a label, or one of all labels."""
+        b, left = self.builder, self.stretch.onward.pending
+        known = targets(self.plan.program, packet)
+        if known is not None:
+            self._leave(Entry(known[0], left), None)
+            return
+        choice = b.switch(target, self.faulty)
+        for label in sorted(leaders(self.plan.program)):
+            if label < len(self.plan.program.packets):
+                block = self.function.append_basic_block(f"to{label}")
+                choice.add_case(REGISTER(label), block)
+                b.position_at_end(block)
+                self._leave(Entry(label, left), None)
+
+    def _stop_code(self) -> Value | None:
+        """Return the code that hands over to Python behind the last packet; None if none does."""
+        b, stops = self.builder, self.translator.actions.stops
+        code: Value | None = None
+        for number, (effect, allowed, channel) in enumerate(stops):
+            for _, other, _ in stops[:number]:
+                both = [flag for flag in (other, allowed) if flag is not None]
+                self.fault(b.and_(*both) if len(both) == 2 else both[0] if both else BIT(1))
+            here = REGISTER(CODES[effect])
+            before = REGISTER(Code.ONWARD) if code is None else code
+            code = here if allowed is None else b.select(allowed, here, before)
+            old = self._load("channel")
+            value = channel if allowed is None else b.select(allowed, channel, old)
+            b.store(value, self._number("channel"))
+        return code
+
+    def _leave(self, entry: Entry, code: Value | None) -> None:
+        """Go on at an entry: back to the body if it is this one, else by way of the record."""
+        b = self.builder
+        departing = self._departing(entry)
+        if entry == self.entry and code is None:
+            self._go_round(departing)
+            return
+        self._save()
+        if code is not None:
+            b.store(REGISTER(self.stretch.issues[-1].packet), self._number("last"))
+        if entry.packet >= len(self.plan.program.packets):
+            b.store(REGISTER(-1), self._number("next"))
+            b.ret(REGISTER(Code.END) if code is None else code)
+            return
+        for flight in self.plan.flights[entry]:
+            value, state = departing.get(flight, (None, REGISTER(0)))
+            self._store_flight(entry, flight, value, state)
+        for branch in entry.pending:
+            flag, target = self._branch_state(branch.remaining, branch.packet)
+            place = self.plan.record.pending[entry, branch]
+            b.store(flag, self._at(place), align=8)
+            b.store(target, self._at(place + 8), align=8)
+        b.store(REGISTER(self.plan.numbers[entry]), self._number("next"))
+        b.ret(REGISTER(Code.ONWARD) if code is None else code)
+
+    def _branch_state(self, remaining: int, packet: int) -> tuple[Value, Value]:
+        (found,) = (
+            (flag, target) for landing, flag, target, origin in self.branches
+            if landing == self.stretch.cycles + remaining and origin == packet
+        )  # fmt: skip
+        flag, target = found
+        return (REGISTER(1) if flag is None else self.builder.zext(flag, REGISTER)), target
+
+    def _departing(self, entry: Entry) -> dict[Flight, tuple[Value, Value]]:
+        """Return value and state of what is on its way at the end; equal flights are one."""
+        b, found = self.builder, dict[Flight, tuple[Value, Value]]()
+        for landing in self.landings:
+            one = landing.sent
+            flight = Flight(one.flight.result, landing.time - self.stretch.cycles)
+            state = REGISTER(-(2**63)) if one.sent is None else b.shl(
+                b.zext(one.sent, REGISTER), REGISTER(63)
+            )  # fmt: skip
+            if one.mask is not None:
+                lanes = b.zext(b.bitcast(one.mask, ir.IntType(self.lanes)), REGISTER)
+                state = b.or_(state, lanes)
+            value = one.value
+            if flight in found:
+                before, known = found[flight]
+                both = b.and_(known, state)
+                self.fault(b.icmp_signed("<", both, REGISTER(0)))
+                came = b.icmp_signed("<", state, REGISTER(0))
+                value, state = b.select(came, value, before), b.or_(known, state)
+            found[flight] = value, state
+        return found
+
+    def _go_round(self, departing: dict[Flight, tuple[Value, Value]]) -> None:
+        b = self.builder
+        for flight, (value, state) in self.arriving.items():
+            content, bits = departing.get(flight, (None, REGISTER(0)))
+            if content is not None:
+                b.store(content, value)
+            b.store(bits, state)
+        states = {
+            branch: self._branch_state(branch.remaining, branch.packet) for branch in self.coming
+        }
+        for branch, slots in self.coming.items():
+            for slot, content in zip(slots, states[branch], strict=True):
+                b.store(content, slot)
+        b.branch(self.body)
+
+
+def write_dispatcher(module: ir.Module, plan: Plan) -> None:
+    """Write `run(ptr record)`: call one stretch after the other until Python must act."""
+    run = ir.Function(module, FUNCTION, "run")
+    b = ir.IRBuilder(run.append_basic_block("entry"))
+    again, ended = run.append_basic_block("again"), run.append_basic_block("ended")
+    b.branch(again)
+    b.position_at_end(ended)
+    code = b.phi(REGISTER)
+    b.ret(code)
+    b.position_at_end(again)
+    offset = REGISTER(plan.record.numbers["next"])
+    number = b.load(b.gep(run.args[0], [offset], source_etype=BYTE), typ=REGISTER, align=8)
+    choice = b.switch(number, ended)
+    code.add_incoming(REGISTER(Code.END), again)
+    for index in range(len(plan.stretches)):
+        block = run.append_basic_block(f"call{index}")
+        choice.add_case(REGISTER(index), block)
+        b.position_at_end(block)
+        returned = b.call(module.globals[f"stretch{index}"], [run.args[0]])
+        b.cbranch(b.icmp_unsigned("==", returned, REGISTER(Code.ONWARD)), again, ended)
+        code.add_incoming(returned, block)

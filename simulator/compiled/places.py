@@ -1,0 +1,190 @@
+"""Memory operands in compiled code: bounds, loads at once, stores when the packet's loads are done.
+
+A place checks an access before it is made; one that leaves its memory ends the stretch with a
+fault. A lane that is not enabled, or an operation whose predicate is off, accesses nothing: what a
+disabled lane loads never lands, so loads may read a little beyond the ends (`MARGIN_WORDS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, frozen
+from llvmlite import ir
+
+from isa.values import Value
+from simulator.compiled.llvm_values import BIT, REGISTER, WORD
+
+MARGIN_WORDS = 64
+"""Words that a memory has on both sides for the lanes of a vector that touch nothing."""
+
+Fault = Callable[[Value], None]
+"""Ends the stretch where a condition (i1) holds."""
+
+
+@frozen
+class Space:
+    """One memory of the core: first byte address, words, and the host's pointer to its first."""
+
+    base: int
+    words: int
+    pointer: Value
+
+
+@define
+class Deferred:
+    """Stores of the packet in work: what makes each, and the words it touches as a bit mask."""
+
+    stores: list[Callable[[], None]]
+    touched: list[tuple[Space, Value, Value]]
+    """Memory, first word (i64) and which of the words from there on (i64)."""
+
+
+class ScalarPlace:
+    """One access of SM; `allowed` is the predicate, None for none."""
+
+    def __init__(
+        self, builder: ir.IRBuilder, space: Space, address: Value, allowed: Value | None,
+        fault: Fault, deferred: Deferred,
+    ) -> None:  # fmt: skip
+        self.builder, self.space, self.address = builder, space, address
+        self.allowed, self.fault, self.deferred = allowed, fault, deferred
+
+    def load_word(self, word: int) -> Value:
+        return self.builder.load(self._pointer(self._index(word)), typ=WORD, align=4)
+
+    def store_word(self, word: int, value: Value) -> None:
+        index = self._index(word)
+
+        def store() -> None:
+            if self.allowed is None:
+                self.builder.store(value, self._pointer(index), align=4)
+                return
+            with self.builder.if_then(self.allowed):
+                self.builder.store(value, self._pointer(index), align=4)
+
+        self.deferred.stores.append(store)
+        touched = REGISTER(1)
+        if self.allowed is not None:
+            touched = self.builder.zext(self.allowed, REGISTER)
+        self.deferred.touched.append((self.space, index, touched))
+
+    def _index(self, word: int) -> Value:
+        """Return the index of a word, 0 where the predicate is off; fault if it is outside."""
+        b = self.builder
+        offset = b.sub(self.address, REGISTER(self.space.base - 4 * word))
+        outside = b.icmp_unsigned(">", offset, REGISTER(4 * self.space.words - 4))
+        crooked = b.icmp_unsigned("!=", b.and_(offset, REGISTER(3)), REGISTER(0))
+        wrong = b.or_(outside, crooked)
+        if self.allowed is not None:
+            wrong = b.and_(wrong, self.allowed)
+            offset = b.select(self.allowed, offset, REGISTER(0))
+        self.fault(wrong)
+        return b.lshr(offset, REGISTER(2))
+
+    def _pointer(self, index: Value) -> Value:
+        return self.builder.gep(self.space.pointer, [index], source_etype=WORD)
+
+
+class VectorPlace:
+    """One access of AM by the lanes of a mask (<lanes x i1>), which holds the predicate."""
+
+    def __init__(
+        self, builder: ir.IRBuilder, space: Space, address: Value, mask: Value, lanes: int,
+        fault: Fault, deferred: Deferred,
+    ) -> None:  # fmt: skip
+        self.builder, self.space, self.address = builder, space, address
+        self.mask, self.lanes, self.fault, self.deferred = mask, lanes, fault, deferred
+
+    def load_lanes(self, word: int, step: int) -> Value:
+        b = self.builder
+        pointer = self._pointer(self._index(word, step))
+        wide = b.load(pointer, typ=ir.VectorType(WORD, self.lanes * step), align=4)
+        if step == 1:
+            return wide
+        return self._picked(wide, [lane * step for lane in range(self.lanes)])
+
+    def store_lanes(self, word: int, step: int, value: Value) -> None:
+        index = self._index(word, step)
+        spread, mask = self._spread(value, step), self._spread(self.mask, step)
+
+        def store() -> None:
+            self._store(spread, self._pointer(index), mask)
+
+        self.deferred.stores.append(store)
+        bits = self.builder.bitcast(mask, ir.IntType(self.lanes * step))
+        self.deferred.touched.append((self.space, index, self.builder.zext(bits, REGISTER)))
+
+    def _store(self, value: Value, pointer: Value, mask: Value) -> None:
+        module, lanes = self.builder.module, value.type.count
+        name = f"llvm.masked.store.v{lanes}i32.p0"
+        function = module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [value.type, ir.PointerType(), WORD, mask.type])
+            function = ir.Function(module, kind, name)
+        self.builder.call(function, [value, pointer, WORD(4), mask])
+
+    def _spread(self, value: Value, step: int) -> Value:
+        """Return lane i in lane i * step, zeros between."""
+        if step == 1:
+            return value
+        sources = [self.lanes] * (self.lanes * step)
+        sources[::step] = range(self.lanes)
+        zeros = ir.Constant(value.type, [0] * self.lanes)
+        mask = ir.Constant(ir.VectorType(WORD, len(sources)), sources)
+        return self.builder.shuffle_vector(value, zeros, mask)
+
+    def _picked(self, wide: Value, sources: list[int]) -> Value:
+        mask = ir.Constant(ir.VectorType(WORD, len(sources)), sources)
+        return self.builder.shuffle_vector(wide, ir.Constant(wide.type, ir.Undefined), mask)
+
+    def _index(self, word: int, step: int) -> Value:
+        """Return the index of lane 0's word; fault if an enabled lane's word is outside.
+
+        Nearly always all lanes are inside, so only else are the enabled ones looked at.
+        """
+        b = self.builder
+        offset = b.sub(self.address, REGISTER(self.space.base - 4 * word))
+        span = 4 * ((self.lanes - 1) * step + 1)
+        outside = b.icmp_unsigned(">", offset, REGISTER(max(0, 4 * self.space.words - span)))
+        crooked = b.icmp_unsigned("!=", b.and_(offset, REGISTER(3)), REGISTER(0))
+        doubtful = b.or_(outside, crooked)
+        before = b.block
+        with b.if_then(doubtful, likely=False):
+            bits = b.zext(b.bitcast(self.mask, ir.IntType(self.lanes)), REGISTER)
+            some = b.icmp_unsigned("!=", bits, REGISTER(0))
+            low = b.add(offset, b.mul(b.cttz(bits, BIT(0)), REGISTER(4 * step)))
+            last = b.sub(REGISTER(63), b.ctlz(bits, BIT(0)))
+            high = b.add(offset, b.mul(last, REGISTER(4 * step)))
+            most = REGISTER(4 * self.space.words - 4)
+            wrong = b.or_(b.icmp_unsigned(">", low, most), b.icmp_unsigned(">", high, most))
+            self.fault(b.and_(some, b.or_(wrong, crooked)))
+            # nothing enabled: any place inside will do
+            safe = b.select(some, offset, REGISTER(0))
+            inner = b.block
+        index = b.phi(REGISTER)
+        index.add_incoming(offset, before)
+        index.add_incoming(safe, inner)
+        return b.ashr(index, REGISTER(2))
+
+    def _pointer(self, index: Value) -> Value:
+        return self.builder.gep(self.space.pointer, [index], source_etype=WORD)
+
+
+def overlapping(builder: ir.IRBuilder, deferred: Deferred) -> Value | None:
+    """Return whether two stores of the packet touch the same word (i1); None if none can."""
+    b, found = builder, None
+    for number, (space, first, words) in enumerate(deferred.touched):
+        for other, start, taken in deferred.touched[number + 1 :]:
+            if other is not space:
+                continue
+            distance = b.sub(start, first)
+            ahead = b.icmp_signed(">=", distance, REGISTER(0))
+            far = b.select(ahead, distance, b.sub(REGISTER(0), distance))
+            near = b.icmp_unsigned("<", far, REGISTER(64))
+            count = b.select(near, far, REGISTER(0))
+            low, high = b.select(ahead, words, taken), b.select(ahead, taken, words)
+            common = b.and_(b.lshr(low, count), high)
+            meets = b.and_(near, b.icmp_unsigned("!=", common, REGISTER(0)))
+            found = meets if found is None else b.or_(found, meets)
+    return found

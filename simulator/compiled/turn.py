@@ -1,0 +1,172 @@
+"""One turn of a stretch in machine code: packets issue, results land, rules are kept.
+
+Time is known when the code is written: every packet has its cycle, every result the cycle in which
+it lands. What is known at run time only is whether a predicated operation sent a result.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from isa.instruction import Effect
+from isa.operands import File
+from isa.values import Value
+from simulator.compiled.frame import Frame, Landing
+from simulator.compiled.llvm_values import BIT, REGISTER, WORD
+from simulator.compiled.packets import OperationTranslator, Sent
+from simulator.compiled.places import overlapping
+
+
+class Turn(Frame):
+    """The packets of a stretch, and what lands while they issue."""
+
+    def _open(self) -> None:
+        b = self.builder
+        self.translator = OperationTranslator(
+            b, self.plan.program, self.plan.machine, self.registers, self.array, self.scalar,
+            self.core, lambda word: self._at(self.plan.record.descriptor + 4 * word), self.fault,
+        )  # fmt: skip
+        for flight, (value, state) in self.arriving.items():
+            bits = b.load(state, typ=REGISTER)
+            lanes = None
+            if flight.result.has_lanes:
+                narrow = b.trunc(bits, ir.IntType(self.lanes))
+                lanes = b.bitcast(narrow, ir.VectorType(BIT, self.lanes))
+            came = b.icmp_signed("<", bits, REGISTER(0))
+            content = b.load(value, typ=self._kind(flight))
+            arrived = Sent(flight, content, came, lanes)
+            self.landings.append(Landing(flight.remaining, arrived, -1))
+        self.branches: list[tuple[int, Value | None, Value, int]] = []
+        for branch, (taken, target) in self.coming.items():
+            flag = b.icmp_unsigned("!=", b.load(taken, typ=REGISTER), REGISTER(0))
+            self.branches.append(
+                (branch.remaining, flag, b.load(target, typ=REGISTER), branch.packet)
+            )
+
+    def _packets(self) -> None:
+        clock = 0
+        for issue in self.stretch.issues:
+            self._land(clock, issue.time)
+            clock = issue.time + 1
+            self._issue(issue.time, issue.packet)
+        self._land(clock, self.stretch.cycles - 1)
+
+    def _issue(self, time: int, packet: int) -> None:
+        """Emit one packet: all reads and computations, then its stores."""
+        b, t = self.builder, self.translator
+        for operation in self.plan.program.packets[packet].operations:
+            if operation.instruction.effect is Effect.IDLE:
+                continue
+            for one in t.translate(operation, packet):
+                self.landings.append(Landing(time + one.flight.remaining, one, time))
+        if len(t.deferred.touched) > 1:
+            meets = overlapping(b, t.deferred)
+            if meets is not None:
+                self.fault(meets)
+        for store in t.deferred.stores:
+            store()
+        t.deferred.stores.clear()
+        t.deferred.touched.clear()
+        self._count_multiplies()
+        self._take_branches(time)
+
+    def _count_multiplies(self) -> None:
+        """Add the enabled lanes of the packet's VMAC slots to the counter."""
+        b, done = self.builder, dict[int, tuple[Value, int]]()
+        for allowed, lanes in self.translator.multiplied:
+            if allowed is not None and lanes is self.registers.enabled():
+                none = ir.Constant(lanes.type, [0] * self.lanes)
+                lanes = b.select(allowed, lanes, none)
+            done[id(lanes)] = (lanes, done.get(id(lanes), (lanes, 0))[1] + 1)
+        self.translator.multiplied.clear()
+        for lanes, times in done.values():
+            bits = b.zext(b.bitcast(lanes, ir.IntType(self.lanes)), REGISTER)
+            self._add("vmac_lanes", b.mul(b.ctpop(bits), REGISTER(times)))
+
+    def _take_branches(self, time: int) -> None:
+        b, latency = self.builder, self.plan.machine.latency["branch"]
+        for packet, allowed, target in self.translator.actions.taken:
+            outside = b.icmp_unsigned(">=", target, REGISTER(len(self.plan.program.packets)))
+            self.fault(outside if allowed is None else b.and_(outside, allowed))
+            for landing, earlier, _, _ in self.branches:
+                if landing > time:
+                    both = [flag for flag in (earlier, allowed) if flag is not None]
+                    self.fault(b.and_(*both) if len(both) == 2 else both[0] if both else BIT(1))
+            self.branches.append((time + latency, allowed, target, packet))
+        self.translator.actions.taken.clear()
+        for skipped in self.stretch.skipped:
+            for landing, taken, _, packet in self.branches:
+                due = landing == skipped.remaining and packet == skipped.packet
+                if due and time < landing < time + self._cycles_at(time):
+                    self.fault(BIT(1) if taken is None else taken)
+
+    def _cycles_at(self, time: int) -> int:
+        (packet,) = (issue.packet for issue in self.stretch.issues if issue.time == time)
+        return self.plan.program.packets[packet].cycles
+
+    # Landing ------------------------------------------------------------------------------------
+
+    def _land(self, first: int, last: int) -> None:
+        """Put results into their registers that land in the cycles `first` to `last`."""
+        for time in range(first, last + 1):
+            due = [landing for landing in self.landings if landing.time == time]
+            if not due:
+                continue
+            self.landings = [landing for landing in self.landings if landing.time != time]
+            for number, landing in enumerate(due):
+                for earlier in due[:number]:
+                    self._refuse_collision(earlier, landing)
+            for landing in due:
+                self._put(landing.sent)
+
+    def _put(self, one: Sent) -> None:
+        b, target = self.builder, one.flight.result.target
+        value, old = one.value, self.registers.read(target)
+        if one.flight.result.whole_exchange:
+            value, mask = self._widened(value, old), self._widened_mask(one.mask)
+            self.registers.write(target, b.select(mask, value, old))
+            return
+        if target.file is File.EXCHANGE:
+            value = b.insert_element(old, b.trunc(value, WORD), WORD(target.index))
+        if target.file is File.LANE_MASK:
+            value = b.and_(value, REGISTER((1 << self.lanes) - 1))
+        if one.mask is not None:
+            value = b.select(one.mask, value, old)
+        elif one.sent is not None:
+            value = b.select(one.sent, value, old)
+        self.registers.write(target, value)
+
+    def _widened(self, value: Value, like: Value) -> Value:
+        """Return lanes as entries of the exchange register; the further ones mean nothing."""
+        count = like.type.count
+        sources = [min(entry, self.lanes - 1) for entry in range(count)]
+        mask = ir.Constant(ir.VectorType(WORD, count), sources)
+        return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+
+    def _widened_mask(self, mask: Value | None) -> Value:
+        assert mask is not None
+        sources = [entry if entry < self.lanes else self.lanes for entry in range(16)]
+        none = ir.Constant(mask.type, [0] * self.lanes)
+        order = ir.Constant(ir.VectorType(WORD, 16), sources)
+        return self.builder.shuffle_vector(mask, none, order)
+
+    def _refuse_collision(self, first: Landing, second: Landing) -> None:
+        """Fault where two results meet: in one register, or at one unit's port."""
+        b = self.builder
+        one, other = first.sent.flight.result, second.sent.flight.result
+        rule = self.plan.machine.issue.one_result_per_unit
+        port = rule and one.port and one.port == other.port
+        port = port and (first.issued == -1 or first.issued != second.issued)
+        exchange = one.whole_exchange or other.whole_exchange
+        same = one.target == other.target or (exchange and one.target.file is other.target.file)
+        if not port and not same:
+            return
+        meets = BIT(1)
+        for landing in (first, second):
+            if landing.sent.sent is not None:
+                meets = b.and_(meets, landing.sent.sent)
+        masks = [landing.sent.mask for landing in (first, second)]
+        if not port and one.has_lanes and other.has_lanes:
+            common = b.bitcast(b.and_(*masks), ir.IntType(self.lanes))
+            meets = b.and_(meets, b.icmp_unsigned("!=", common, ir.IntType(self.lanes)(0)))
+        self.fault(meets)

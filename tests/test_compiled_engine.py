@@ -1,0 +1,121 @@
+"""The compiled engine against the reference engine: the same bits, cycles, stalls and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isa import Builder, Count, SimulationError, Tensor, kernel
+from isa.language.kernel import Kernel
+from kernel_run import machine, sprinkled
+from simulator.simulate import Run, simulate
+from test_goldens import CYCLES, kernel_of
+
+
+def assert_same(kernel: Kernel, cores: int, sprinkle: bool = False, *overrides: str) -> Run:
+    """Run on both engines; fail unless outputs, cycles, counters and transfers are the same."""
+    inputs = kernel.make_inputs(7)
+    if sprinkle:
+        inputs = sprinkled(inputs)
+    one, other = (
+        simulate(kernel, inputs, machine=machine(*overrides), cores=cores, engine=engine)
+        for engine in ("reference", "compiled")
+    )
+    assert (one.report.engine, other.report.engine) == ("reference", "compiled")
+    assert one.result == other.result
+    for name, tensor in one.outputs.items():
+        np.testing.assert_array_equal(other.outputs[name], tensor)
+    return other
+
+
+@pytest.mark.parametrize(("name", "params", "cores"), CYCLES)
+def test_every_kernel_of_the_library(name: str, params: str, cores: int) -> None:
+    assert_same(kernel_of(name, params), cores)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("conv2d_forward", "batch=33 channels=2 filters=9 height=3 width=3 relu=true"),
+        ("conv2d_backward_data", "batch=20 channels=3 filters=2 height=3 stride=2 relu=true"),
+        ("fc_forward", "batch=5 in_features=20 out_features=9"),
+        ("relu_backward", "batch=5 features=33"),
+    ],
+)
+def test_nan_and_infinities(name: str, params: str) -> None:
+    assert_same(kernel_of(name, params), 2, True)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("vpu.lanes=8",),
+        ("latency.vector_load=12", "latency.vector_multiply_add_float=9", "latency.branch=9"),
+        ("issue.one_result_per_unit=false", "dma.launch_cycles=200"),
+    ],
+)
+def test_other_machines(overrides: tuple[str, ...]) -> None:
+    kernel = kernel_of("conv2d_forward", "batch=40 channels=3 filters=9 height=3 width=3")
+    assert_same(kernel, 2, False, *overrides)
+
+
+def test_what_the_compiled_engine_cannot_do_yet_runs_on_the_reference_engine() -> None:
+    kernel = kernel_of("relu_forward", "batch=2 features=40")
+    inputs = kernel.make_inputs(1)
+    for options in ({"check": True}, {"timing_only": True}):
+        report = simulate(kernel, inputs, engine="compiled", **options).report
+        assert report.engine == "reference"
+    banked = simulate(kernel, inputs, engine="compiled", machine=machine("am.bank_model=true"))
+    assert banked.report.engine == "reference"
+
+
+def faulty(kind: str, after: int) -> Kernel:
+    """Return a kernel that goes wrong in turn `after` of its loop."""
+
+    @kernel(inputs=lambda p: {}, outputs=lambda p: {"z": Tensor((16,))})
+    def wrong(k: Builder, turns: Count = 100) -> None:
+        tile = k.array_buffer("tile", 64)
+        place = k.point(k.vector_address("place"), tile)
+        words = k.point(k.scalar_address("words"), k.scalar_buffer("words", 64))
+        number, value = k.smovi(5), k.vmovi(1.0)
+        with k.loop("turns", turns) as left, k.when(k.seq(left, turns - after)):
+            if kind == "store":
+                k.sadda(k.constant(2**21), place, place)
+                k.vstw(value, place + 0)
+            elif kind == "load":
+                k.sadda(k.constant(2), words, words)
+                k.sldw(words + 0, number)
+            elif kind == "wait":
+                k.wait(3)
+            else:
+                k.sbr(k.constant(100_000))
+        k.copy(tile, k.output("z"), 0)
+        k.wait(0)
+
+    return wrong()
+
+
+@pytest.mark.parametrize("kind", ["store", "load", "wait", "branch"])
+@pytest.mark.parametrize("after", [0, 37])
+def test_a_mistake_has_the_same_message(kind: str, after: int) -> None:
+    messages = []
+    for engine in ("reference", "compiled"):
+        with pytest.raises(SimulationError) as caught:
+            simulate(faulty(kind, after), {}, engine=engine)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_a_runaway_kernel_ends_at_the_same_cycle() -> None:
+    @kernel(inputs=lambda p: {}, outputs=lambda p: {})
+    def endless(k: Builder) -> None:
+        one = k.smovi(1)
+        with k.until_zero("endless", one):
+            k.sadd(one, 0, one)
+
+    messages = []
+    for engine in ("reference", "compiled"):
+        with pytest.raises(SimulationError, match="still running at the limit of 4,321") as caught:
+            simulate(endless(), {}, engine=engine, cycle_limit=4321)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
