@@ -16,6 +16,7 @@ from isa.machine import Machine
 from isa.program import Program, TensorPlacement
 from simulator.chip import Chip, Progress
 from simulator.compiled.programs import compiled_program
+from simulator.compiled.stretches import branches_anywhere
 from simulator.reporting.report import Report, make_report
 from simulator.reporting.trace import Trace
 from simulator.result import ChipResult
@@ -68,7 +69,7 @@ def simulate(
     began = time.perf_counter()
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
-    native = engine == "compiled" and _can_compile(record, check, timing_only, tracer)
+    native = engine == "compiled" and _can_compile(program, record, check, timing_only, tracer)
     chip = Chip(
         program, record, check=check, timing_only=timing_only, tracer=tracer,
         compiled=compiled_program(program, record) if native else None,
@@ -105,12 +106,16 @@ def _check_engine(engine: str) -> None:
         raise UsageError(unknown("engine", engine, ENGINES))
 
 
-def _can_compile(machine: Machine, check: bool, timing_only: bool, tracer: Trace | None) -> bool:
+def _can_compile(
+    program: Program, machine: Machine, check: bool, timing_only: bool, tracer: Trace | None
+) -> bool:
     """Tell whether the compiled engine does all that is asked for; else the reference engine runs.
 
-    Checks, traces, timing without numbers and the bank model are the reference engine's so far.
+    Checks, traces, timing without numbers, the bank model and branches to where a register says
+    are the reference engine's so far.
     """
-    return not (check or timing_only or tracer is not None or machine.am.bank_model)
+    asked = check or timing_only or tracer is not None or machine.am.bank_model
+    return not asked and not branches_anywhere(program)
 
 
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:

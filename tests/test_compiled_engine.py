@@ -69,6 +69,31 @@ def test_what_the_compiled_engine_cannot_do_yet_runs_on_the_reference_engine() -
     assert banked.report.engine == "reference"
 
 
+def test_a_branch_to_a_computed_packet_runs_on_the_reference_engine() -> None:
+    @kernel(inputs=lambda p: {"x": Tensor((16,))}, outputs=lambda p: {"z": Tensor((16,))})
+    def called(k: Builder) -> None:
+        """Double x in a subroutine, which is no label's business to return from."""
+        tile = k.array_buffer("tile", 64)
+        k.copy(k.input("x"), tile, 0)
+        k.wait(0)
+        double, after, link = k.new_label("double"), k.new_label("after"), k.scalar("link")
+        k.call(double, link)
+        k.sbr(after)
+        k.place(double)
+        place = k.point(k.vector_address("place"), tile)
+        value = k.vldw(place + 0)
+        k.vstw(k.vfadds32(value, value), place + 0)
+        k.ret(link)
+        k.place(after)
+        k.copy(tile, k.output("z"), 0)
+        k.wait(0)
+
+    x = np.arange(16, dtype=np.float32)
+    run = simulate(called(), {"x": x}, engine="compiled")
+    assert run.report.engine == "reference"
+    np.testing.assert_array_equal(run.outputs["z"], 2 * x)
+
+
 def faulty(kind: str, after: int) -> Kernel:
     """Return a kernel that goes wrong in turn `after` of its loop."""
 

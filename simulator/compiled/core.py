@@ -85,7 +85,7 @@ class CompiledCore(Core):
         self.numbers["core"][0] = number
         self.numbers["array"][0] = self.array_memory.words.ctypes.data
         self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
-        self.interpreting = self.begun = False
+        self.interpreting = self.begun = self.faulty = False
 
     def _lane_mask(self) -> Any:
         offset = self.layout.register(Register(File.LANE_MASK))
@@ -94,7 +94,7 @@ class CompiledCore(Core):
     def run(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Run to the next blocking point or to cycle `until`."""
         if self.interpreting:
-            super().run(until, progress)
+            self._run_interpreted(until, progress)
             return
         if not self.begun:
             self.begun = True
@@ -115,8 +115,22 @@ class CompiledCore(Core):
                 if progress is not None:
                     progress(self.number, self.cycle)
             else:
+                self.faulty = code is Code.FAULT
                 self._interpret()
-                super().run(until, progress)
+                self._run_interpreted(until, progress)
+
+    def _run_interpreted(self, until: int, progress: Callable[[int, int], None] | None) -> None:
+        """Let the reference engine run on, which says what is wrong after a fault.
+
+        Stores of the faulty stretch are made twice then, so a run that still comes to its end may
+        have gone another way.
+        """
+        super().run(until, progress)
+        if self.faulty and self.status is Status.HALTED:
+            raise SimulationError(
+                f"{self.where()}: the compiled engine met an error on the way here; run with "
+                "engine 'reference' to see it"
+            )
 
     def _start_transfer(self) -> None:
         first = self.layout.descriptor

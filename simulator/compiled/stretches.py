@@ -118,6 +118,12 @@ def targets(program: Program, packet: int) -> list[int] | None:
     return [program.target(target)] if isinstance(target, Label) else None
 
 
+def branches_anywhere(program: Program) -> bool:
+    """Tell whether a register says where some branch leads: it may be no label."""
+    every = range(len(program.packets))
+    return any(branches(program, n) and targets(program, n) is None for n in every)
+
+
 def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
     """Yield every entry that may follow a stretch."""
     if not stretch.always and stretch.onward.packet < len(program.packets):
