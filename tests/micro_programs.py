@@ -21,6 +21,7 @@ from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.chip import Chip
 from simulator.compiled.core import Compiled
+from simulator.compiled.stretches import branches_anywhere
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.result import ChipResult
@@ -95,7 +96,8 @@ class Bench:
         self, body: Body | Program, record: Machine = MACHINE, cores: int = 1, **options: Any
     ) -> None:
         self.program = body if isinstance(body, Program) else program(body, record, cores)
-        if COMPILED and not options and not record.am.bank_model:
+        plain = not options and not record.am.bank_model and not branches_anywhere(self.program)
+        if COMPILED and plain:
             options["compiled"] = Compiled(self.program, record)
         self.chip = Chip(self.program, record, **options)
         for pointer in AR:
