@@ -13,7 +13,7 @@ from isa.values import Value
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import BYTE, CODES, FUNCTION, Code, Plan
 from simulator.compiled.llvm_values import BIT, REGISTER
-from simulator.compiled.stretches import Entry, leaders, targets
+from simulator.compiled.stretches import Entry, branch_target
 from simulator.compiled.turn import Turn
 
 
@@ -43,34 +43,21 @@ class StretchFunction(Turn):
         if stretch.landing is None:
             self._leave(stretch.onward, self._stop_code())
             return
-        (flag, target, packet), = [
-            (flag, target, packet) for landing, flag, target, packet in self.branches
+        (flag,) = (
+            flag for landing, flag, _, packet in self.branches
             if landing == stretch.cycles and packet == stretch.landing.packet
-        ]  # fmt: skip
+        )  # fmt: skip
+        target = branch_target(self.plan.program, stretch.landing.packet)
+        taken_to = Entry(target, stretch.onward.pending)
         if flag is None or stretch.always:
-            self._jump(target, packet)
+            self._leave(taken_to, None)
             return
         taken, straight = (self.function.append_basic_block(n) for n in ("taken", "straight"))
         b.cbranch(flag, taken, straight)
         b.position_at_end(taken)
-        self._jump(target, packet)
+        self._leave(taken_to, None)
         b.position_at_end(straight)
         self._leave(stretch.onward, None)
-
-    def _jump(self, target: Value, packet: int) -> None:
-        """Leave for the target of a branch: a label, or one of all labels."""
-        b, left = self.builder, self.stretch.onward.pending
-        known = targets(self.plan.program, packet)
-        if known is not None:
-            self._leave(Entry(known[0], left), None)
-            return
-        choice = b.switch(target, self.faulty)
-        for label in sorted(leaders(self.plan.program)):
-            if label < len(self.plan.program.packets):
-                block = self.function.append_basic_block(f"to{label}")
-                choice.add_case(REGISTER(label), block)
-                b.position_at_end(block)
-                self._leave(Entry(label, left), None)
 
     def _stop_code(self) -> Value | None:
         """Return the code that hands over to Python behind the last packet; None if none does."""

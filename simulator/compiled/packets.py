@@ -16,6 +16,7 @@ from isa.descriptor import DESCRIPTOR_WORDS
 from isa.instruction import Effect, Instruction
 from isa.machine import Machine
 from isa.operands import (
+    FILE_LENGTH,
     SVR,
     VR,
     VRI,
@@ -73,7 +74,7 @@ class Registers:
         if register.file is File.VECTOR:
             return ir.VectorType(WORD, self.lanes)
         if register.file is File.EXCHANGE:
-            return ir.VectorType(WORD, 16)
+            return ir.VectorType(WORD, FILE_LENGTH[File.EXCHANGE])
         return REGISTER
 
     def read(self, register: Register) -> Value:
@@ -153,7 +154,8 @@ class OperationTranslator:
         self.scalar_words.translator = self.vector_words.translator = self
         self.deferred, self.actions = Deferred([], []), Actions()
         self.multiplied: list[tuple[Value | None, Value]] = []
-        self._packet, self._sent = 0, None
+        self._packet = 0
+        self._allowed: Value | None = None
 
     def translate(self, operation: Operation, packet: int) -> list[Sent]:
         """Emit an operation; return what it sends."""
@@ -249,7 +251,7 @@ class OperationTranslator:
         found = []
         for flight, value in zip(flights, values, strict=False):
             lanes = mask if flight.result.has_lanes else None
-            found.append(Sent(flight, self._typed(flight, value), self._allowed, lanes))
+            found.append(Sent(flight, _number(value), self._allowed, lanes))
         moved = base_update(operation, self.machine)
         if moved is not None:
             address, kind = operation.address, operation.address_kind
@@ -259,9 +261,6 @@ class OperationTranslator:
             value = self.builder.add(self.registers.read(address.base), amount)
             found.append(Sent(moved, value, self._allowed, None))
         return found
-
-    def _typed(self, flight: Flight, value: Any) -> Value:
-        return REGISTER(value) if isinstance(value, int) else value
 
     # What control words do ----------------------------------------------------------------------
 

@@ -111,17 +111,18 @@ def leaders(program: Program) -> frozenset[int]:
     return frozenset({0, *program.labels.values()})
 
 
-def targets(program: Program, packet: int) -> list[int] | None:
-    """Return where the branch of a packet can lead; None if a register says it."""
+def branch_target(program: Program, packet: int) -> int:
+    """Return where the branch of a packet leads; it must name a label."""
     (branch,) = branches(program, packet)
-    target = branch.sources[0]
-    return [program.target(target)] if isinstance(target, Label) else None
+    label = branch.sources[0]
+    assert isinstance(label, Label), "see branches_anywhere"
+    return program.target(label)
 
 
 def branches_anywhere(program: Program) -> bool:
-    """Tell whether a register says where some branch leads: it may be no label."""
-    every = range(len(program.packets))
-    return any(branches(program, n) and targets(program, n) is None for n in every)
+    """Tell whether a register says where some branch leads; such programs are not cut."""
+    every = (branch for n in range(len(program.packets)) for branch in branches(program, n))
+    return any(not isinstance(branch.sources[0], Label) for branch in every)
 
 
 def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
@@ -130,11 +131,9 @@ def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
         yield stretch.onward
     if stretch.landing is None:
         return
-    reached = targets(program, stretch.landing.packet)
-    packets = sorted(leaders(program)) if reached is None else reached
-    yield from (
-        Entry(packet, stretch.onward.pending) for packet in packets if packet < len(program.packets)
-    )
+    target = branch_target(program, stretch.landing.packet)
+    if target < len(program.packets):
+        yield Entry(target, stretch.onward.pending)
 
 
 def stretches(program: Program, machine: Machine) -> dict[Entry, Stretch]:

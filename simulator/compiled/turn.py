@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from isa.instruction import Effect
-from isa.operands import File
+from isa.operands import FILE_LENGTH, File
 from isa.values import Value
 from simulator.compiled.frame import Frame, Landing
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
@@ -144,10 +144,12 @@ class Turn(Frame):
         return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
     def _widened_mask(self, mask: Value | None) -> Value:
+        """Return the lanes' mask as one of the exchange register, whose further entries stay."""
         assert mask is not None
-        sources = [entry if entry < self.lanes else self.lanes for entry in range(16)]
+        count = FILE_LENGTH[File.EXCHANGE]
+        sources = [entry if entry < self.lanes else self.lanes for entry in range(count)]
         none = ir.Constant(mask.type, [0] * self.lanes)
-        order = ir.Constant(ir.VectorType(WORD, 16), sources)
+        order = ir.Constant(ir.VectorType(WORD, count), sources)
         return self.builder.shuffle_vector(mask, none, order)
 
     def _refuse_collision(self, first: Landing, second: Landing) -> None:
