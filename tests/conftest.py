@@ -13,8 +13,11 @@ import micro_programs
 GOLDEN = Path(__file__).parent / "golden"
 
 # A shared host may pause an example for longer than any deadline; pytest's own timeout remains.
-settings.register_profile("shared-host", deadline=None)
-settings.load_profile("shared-host")
+# The same examples on every run, so that a change is judged by itself alone; look for new ones with
+# --hypothesis-profile=explore.
+settings.register_profile("same-examples", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("same-examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
