@@ -83,7 +83,8 @@ def simulate(
     ended = time.perf_counter()
     report = make_report(
         kernel, record, program, result, ENGINES[native], ended - began,
-        place_seconds=running - placing, readback_seconds=ended - reading, timing_only=timing_only,
+        place_seconds=running - placing, run_seconds=reading - running,
+        readback_seconds=ended - reading, timing_only=timing_only,
     )  # fmt: skip
     if tracer is not None:
         tracer.save(program, result, record)

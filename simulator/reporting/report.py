@@ -77,6 +77,8 @@ class Report:
     """Peak of the chip's DDR."""
     place_seconds: float | None
     """Host seconds of placing the inputs in DDR, part of `host_seconds`; None if not measured."""
+    run_seconds: float | None
+    """Host seconds in which the packets ran, likewise."""
     readback_seconds: float | None
     """Host seconds of reading the outputs back, likewise."""
     timing_only: bool
@@ -108,6 +110,7 @@ def make_report(
     host_seconds: float,
     *,
     place_seconds: float | None = None,
+    run_seconds: float | None = None,
     readback_seconds: float | None = None,
     timing_only: bool = False,
 ) -> Report:
@@ -145,6 +148,7 @@ def make_report(
         compulsory_bytes=kernel.compulsory_bytes,
         ddr_gbytes_per_second=machine.ddr.bytes_per_cycle * machine.chip.clock_ghz,
         place_seconds=place_seconds,
+        run_seconds=run_seconds,
         readback_seconds=readback_seconds,
         timing_only=timing_only,
         notes=(
