@@ -1,8 +1,8 @@
-"""What every test may ask for: the engines to run on, and golden text files that people review."""
+"""What every test may ask for: engines, golden text files that people review; and its own cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,15 @@ def bench_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Run every test of micro-programs once on each engine."""
     if getattr(request, "param", "") == "compiled":
         monkeypatch.setattr(micro_programs, "COMPILED", True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep machine code in a directory of this session, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("code-cache")
+        patch.setenv("FTM7004_CACHE", str(directory))
+        yield directory
 
 
 @pytest.fixture
