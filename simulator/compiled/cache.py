@@ -153,10 +153,13 @@ def cache_directory() -> Path | None:
         return None
 
 
-def cached(key: bytes, make: Callable[[], bytes]) -> bytes:
-    """Return the code of a key from this user's cache, made and kept there if it is new."""
+def cached(key: bytes | None, make: Callable[[], bytes]) -> bytes:
+    """Return the code of a key from this user's cache, made and kept there if it is new.
+
+    Without a key it is made and not kept.
+    """
     directory = cache_directory()
-    return make() if directory is None else CodeCache(directory).cached(key, make)
+    return make() if directory is None or key is None else CodeCache(directory).cached(key, make)
 
 
 def _stored(item: os.DirEntry[str]) -> Stored:

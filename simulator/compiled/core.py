@@ -19,10 +19,12 @@ from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
+from simulator.compiled.cache import cached
+from simulator.compiled.fingerprint import fingerprint
 from simulator.compiled.flights import Flight, in_flight, sent
 from simulator.compiled.frame import Code, Plan
 from simulator.compiled.functions import StretchFunction, write_dispatcher
-from simulator.compiled.native import Library, compile_module
+from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.record import Record, aligned
 from simulator.compiled.stretches import Entry, stretches
@@ -54,12 +56,17 @@ class Compiled:
         self.plan = Plan(
             program, machine, cut, numbers, sends, flights, Record(machine, numbers, flights)
         )
+        code = cached(fingerprint(program, machine), self._code)
+        self.library: Library = from_object(code)
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self.library.address("run"))
+
+    def _code(self) -> bytes:
+        """Generate and compile all functions, which takes seconds: see `cache`."""
         module = ir.Module()
-        for stretch in cut.values():
+        for stretch in self.plan.stretches.values():
             StretchFunction(module, self.plan, stretch).write()
         write_dispatcher(module, self.plan)
-        self.library: Library = compile_module(module)
-        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self.library.address("run"))
+        return to_object(module)
 
 
 class CompiledCore(Core):
