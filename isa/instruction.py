@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import Enum
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from attrs import frozen
@@ -69,7 +70,7 @@ class Instruction:
     meaning: str
     semantics: Callable[..., Any]
 
-    @property
+    @cached_property
     def mnemonic(self) -> str:
         """Return the assembly name: entries that differ only in operand kinds share it."""
         return self.name.partition("_")[0]
@@ -79,12 +80,12 @@ class Instruction:
         """Return the name of the builder method."""
         return self.name.lower()
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[type[Kind], ...]:
         """Return the kinds of all operands, sources first."""
         return tuple(kind for _, kind in self.sources) + self.results
 
-    @property
+    @cached_property
     def address_position(self) -> int | None:
         """Return which source is the memory operand, or None."""
         for position, (_, kind) in enumerate(self.sources):
@@ -92,12 +93,12 @@ class Instruction:
                 return position
         return None
 
-    @property
+    @cached_property
     def is_vector(self) -> bool:
         """Tell whether the semantics runs lane by lane (vector units)."""
         return self.units[0] in (Unit.VLDST, Unit.VMAC, Unit.VIEU)
 
-    @property
+    @cached_property
     def masks_lanes(self) -> bool:
         """Tell whether VLR and lane predicates apply: it writes vector lanes or stores them."""
         writes = any(issubclass(kind, VR | VRPair | SVR) for kind in self.results)

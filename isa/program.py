@@ -8,6 +8,7 @@ traces and errors stand on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Operation:
         kind = None if position is None else self.instruction.sources[position][1]
         return kind if kind is not None and issubclass(kind, AddressKind) else None
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Register, ...]:
         """Return every register read at issue: sources, addresses, the predicate."""
         kinds = self.instruction.kinds
@@ -73,7 +74,7 @@ class Operation:
             found.append(self.predicate.register)
         return tuple(found)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[Register, ...]:
         """Return the registers of the results (an address update is not among them)."""
         kinds = self.instruction.results

@@ -67,7 +67,7 @@ class RegisterPool:
 
     def take(self, file: File, name: str, count: int, candidates: Sequence[int]) -> list[Register]:
         """Take `count` free registers of the candidates, in their order, or say who holds them."""
-        free = [i for i in candidates if Register(file, i) not in self.owner]
+        free = self._free(file, candidates)
         if len(free) < count:
             raise KernelError(self._shortage(file, name, count, candidates))
         return self._lend(name, [Register(file, i) for i in free[:count]])
@@ -76,7 +76,7 @@ class RegisterPool:
         """Take registers, from an even one with its odd neighbour if the count is even."""
         general = self.general(file)
         if count % 2 == 0:
-            free = [i for i in general if Register(file, i) not in self.owner]
+            free = self._free(file, general)
             for start, (even, odd) in enumerate(pairwise(free)):
                 part = free[start : start + count]
                 rising = len(part) == count and part[-1] == max(part)
@@ -94,6 +94,10 @@ class RegisterPool:
             raise KernelError(self._shortage(file, name, 2 * count, self.general(file)))
         both = [Register(file, i + half) for i in free[:count] for half in (0, 1)]
         return self._lend(name, both)[::2]
+
+    def _free(self, file: File, candidates: Iterable[int]) -> list[int]:
+        held = {register.index for register in self.owner if register.file is file}
+        return [index for index in candidates if index not in held]
 
     def _lend(self, name: str, registers: Iterable[Register]) -> list[Register]:
         self._leases.append(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from itertools import count
 from math import prod
 from numbers import Integral
@@ -262,6 +262,7 @@ def _is_passed(frame: FrameType) -> bool:
     return _is_own(frame.f_code.co_filename) or CALLERS_LINES in frame.f_globals
 
 
+@cache
 def _is_own(file: str) -> bool:
     return Path(file).parent == _OWN_FOLDER or file.endswith("contextlib.py")
 
