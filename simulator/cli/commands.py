@@ -17,6 +17,7 @@ import click
 
 from isa.errors import Ftm7004Error
 from isa.machine import Machine
+from simulator.cli.code_cache import cache
 from simulator.cli.loading import library
 from simulator.cli.options import (
     DEBUG,
@@ -102,6 +103,9 @@ def ftm7004(ctx: click.Context) -> None:
     """Run programs on a simulated FT-M7004 deep-learning accelerator."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+ftm7004.add_command(cache)
 
 
 @ftm7004.command()
