@@ -8,7 +8,7 @@ code. Names of labels and buffers and the author's lines are not part of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -20,18 +20,24 @@ ROOT = Path(__file__).parents[2]
 
 SOURCES = (
     "isa/descriptor.py", "isa/instruction.py", "isa/instructions/*.py", "isa/machine.py",
-    "isa/operands.py", "isa/program.py", "isa/values.py", "simulator/compiled/*.py",
+    "isa/operands.py", "isa/program.py", "isa/values.py", "simulator/*.py",
+    "simulator/compiled/*.py",
 )  # fmt: skip
-"""Files that decide how a program becomes machine code."""
+"""Files that decide what the machine code is: generators of it, and what they translate."""
 
 UPDATE_TEXT = {Update.NONE: "", Update.PRE: "<", Update.POST: ">"}
 
 
 def fingerprint(program: Program, machine: Machine, variant: int = 0) -> bytes | None:
-    """Return the key of a program's code; None if this process may run other sources than it sees.
+    """Return the key of a program's code; None where `code_key` has none."""
+    return code_key([str(variant), *described(program, machine)])
 
-    That is so when a file was edited after it was loaded: nobody knows then of which text the code
-    would be.
+
+def code_key(parts: Iterable[str]) -> bytes | None:
+    """Return the key of code that is generated from `parts`, texts without line breaks.
+
+    None if this process may run other sources than it sees: a file was edited after it was loaded,
+    and nobody knows of which text the code would be.
     """
     sources = source_digest()
     if sources is None:
@@ -39,8 +45,8 @@ def fingerprint(program: Program, machine: Machine, variant: int = 0) -> bytes |
     # LLVM is loaded with it, and only engines that compile need that.
     from simulator.compiled.native import host_identity
 
-    parts = [sources, repr(host_identity()), str(variant), *described(program, machine)]
-    return hashlib.sha256("\n".join(parts).encode()).digest()
+    text = "\n".join([sources, repr(host_identity()), *parts])
+    return hashlib.sha256(text.encode()).digest()
 
 
 def described(program: Program, machine: Machine) -> Iterator[str]:
