@@ -11,19 +11,41 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from isa.descriptor import TransferRequest, decode
+from isa.descriptor import BROADCAST, TRANSPOSE, TransferRequest, decode
 from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.program import Program
 from simulator.checking.checker import Checker
+from simulator.chip_record import (
+    ADDRESS,
+    CHANNEL,
+    CORE_CHANNEL,
+    CORE_CYCLE,
+    CORE_STALL,
+    CORE_STATUS,
+    CULPRIT,
+    DESTINATION,
+    END,
+    FROM,
+    ID,
+    LAST_JOINED,
+    MODE,
+    NONE,
+    PACKET,
+    SOURCE,
+    core_address,
+)
 from simulator.compiled.core import Compiled, CompiledCore
-from simulator.dma import CheckedTransfer, checked_transfer
-from simulator.events import BAD_MASK, BUSY, DISAGREES, Events, Finished, units_per_cycle
+from simulator.dma import checked_transfer, plane_at
+from simulator.events import BUSY, DISAGREES, OTHER_SOURCE, Events
+from simulator.logs import Transfers
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
-from simulator.result import BARRIER, DMA_WAIT, ChipResult, Tracer, TransferResult
-from simulator.sharing import IDLE, IN_FLIGHT, NONE
+from simulator.release import NOTHING_STARTED
+from simulator.requests import prepare
+from simulator.result import CAUSES, ChipResult, Tracer, TransferResult
+from simulator.starts import launch
 from simulator.state import Status
 
 Progress = Callable[[int, int], None]
@@ -43,7 +65,15 @@ class Chip:
         compiled: Compiled | None = None,
     ) -> None:
         self.program, self.machine, self.timing_only = program, machine, timing_only
-        self.events = Events(machine, program.cores)
+        self._extents = [
+            (space.base, space.base + (size + 3) // 4 * 4)
+            for space, size in (
+                (machine.am, machine.am.bytes),
+                (machine.sm, machine.sm.bytes),
+                (machine.ddr, program.ddr_bytes),
+            )
+        ]
+        self.events = Events(machine, program.cores, self._extents)
         size = 0 if timing_only else program.ddr_bytes
         self.ddr = Memory.make("DDR", machine.ddr.base, size)
         self.checker = Checker(program, machine, self.ddr) if check else None
@@ -53,8 +83,6 @@ class Chip:
             else Core(number, program, machine, self.start, tracer, self.checker, timing_only)
             for number in range(program.cores)
         ]
-        self._started: dict[int, tuple[TransferRequest, int, int]] = {}
-        self._awaited: dict[tuple[int, int], int] = {}
 
     # Running ------------------------------------------------------------------------------------
 
@@ -89,57 +117,52 @@ class Chip:
 
     def _unblock(self) -> None:
         """Let at least one core go on, or say why none ever will."""
-        while not self._release_waiting() and not self._release_barrier():
-            if all(core.status is Status.HALTED for core in self.cores):
-                return
-            if self.events.advance() == NONE:
-                raise SimulationError(self._deadlock())
-
-    def _release_waiting(self) -> bool:
-        released = False
         for core in self.cores:
-            if core.status is not Status.WAITING:
-                continue
-            key = (core.number, core.channel)
-            end = self.events.completion(*key)
-            if end == IN_FLIGHT:
-                continue
-            if end == IDLE:
-                raise SimulationError(
-                    f"{core.where()}: waits for channel {core.channel}, on which nothing was "
-                    "started since its last wait"
-                )
-            if self.checker is not None:
-                self.checker.waited(core)
-            core.resume(end, DMA_WAIT, self._awaited.pop(key))
-            released = True
-        return released
-
-    def _release_barrier(self) -> bool:
-        release = self.events.barrier_release()
-        if release == NONE:
-            return False
+            self._tell(core)
+        released = self.events.unblock()
+        if released == NOTHING_STARTED:
+            culprit = self.events.record[CULPRIT]
+            core = next(core for core in self.cores if core.number == culprit)
+            raise SimulationError(
+                f"{core.where()}: waits for channel {core.channel}, on which nothing was "
+                "started since its last wait"
+            )
+        if not released and any(core.status is not Status.HALTED for core in self.cores):
+            raise SimulationError(self._deadlock())
         if self.checker is not None:
-            self.checker.barrier()
+            self._tell_checker(self.checker, released)
         for core in self.cores:
-            core.resume(release, BARRIER)
-        return True
+            if released >> core.number & 1:
+                at = core_address(self.events.record, core.number)
+                cycle, cause, transfer = self.events.record[at + CORE_CYCLE : at + CORE_STALL]
+                core.resume(cycle, CAUSES[cause], transfer)
+
+    def _tell(self, core: Core) -> None:
+        """Tell the event code why and since when a core stands still."""
+        record = self.events.record
+        at = core_address(record, core.number)
+        record[at + CORE_STATUS], record[at + CORE_CHANNEL] = int(core.status), core.channel
+        record[at + CORE_CYCLE] = core.cycle
+
+    def _tell_checker(self, checker: Checker, released: int) -> None:
+        """Tell the checker what the cores that go on have waited for."""
+        going = [core for core in self.cores if released >> core.number & 1]
+        if any(core.status is Status.AT_BARRIER for core in going):
+            checker.barrier()
+        for core in going:
+            if core.status is Status.WAITING:
+                checker.waited(core)
 
     # Transfers ----------------------------------------------------------------------------------
 
     def start(self, core: Core, channel: int, words: Sequence[int]) -> None:
         """Start a core's transfer: check the descriptor, queue its time, move its data."""
-        request = decode(words)
+        entry = self.events.entry(core.number, channel, core.cycle, core.packet, words)
+        wrong = prepare(self.events.record, core.number, entry)
         memories = self._memories(core)
-        transfer = checked_transfer(request, memories, self.machine, core.number, len(self.cores))
-        traffic = transfer.ddr_bytes(self.machine.ddr.burst_bytes)
-        identity = self._queue(core, channel, transfer, traffic)
-        self._awaited[core.number, channel] = identity
-        started = (request, core.number, core.packet)
-        first, lowest, _ = self._started.setdefault(identity, started)
-        self._refuse_other_broadcast(first, request)
-        if core.number < lowest:
-            self._started[identity] = started
+        request = decode(words)
+        transfer = checked_transfer(request, wrong, memories, core.number, len(self.cores))
+        identity = self._launch(core, entry)
         if self.checker is not None:
             self.checker.started(core, channel, identity, transfer)
         if self.timing_only:
@@ -150,36 +173,29 @@ class Chip:
     def _memories(self, core: Core) -> tuple[Memory, ...]:
         if not self.timing_only:
             return (core.array_memory, core.scalar_memory, self.ddr)
-        return tuple(_extent(name, space.base, size) for name, space, size in (
-            ("AM", self.machine.am, self.machine.am.bytes),
-            ("SM", self.machine.sm, self.machine.sm.bytes),
-            ("DDR", self.machine.ddr, self.program.ddr_bytes),
-        ))  # fmt: skip
+        names = ("AM", "SM", "DDR")
+        extents = zip(names, self._extents, strict=True)
+        return tuple(_extent(name, first, end - first) for name, (first, end) in extents)
 
-    def _queue(self, core: Core, channel: int, transfer: CheckedTransfer, traffic: int) -> int:
-        request = transfer.request
-        cap = self.machine.dma.transpose_bytes_per_cycle if request.transpose else 0
-        identity = self.events.start(
-            core.number, channel, core.cycle, request.cores or 1 << core.number, traffic,
-            units_per_cycle(cap) if cap else 0,
-        )  # fmt: skip
+    def _launch(self, core: Core, entry: int) -> int:
+        """Pass a start on to the DDR; return the transfer's id."""
+        record = self.events.record
+        identity = launch(record, core.number, entry)
+        self.events.refuse_early(identity, core.number, core.cycle)
         if identity == BUSY:
+            channel = record[entry + CHANNEL]
             raise SimulationError(
                 f"starts a transfer on channel {channel}, whose last transfer was not waited for"
             )
-        if identity == BAD_MASK:
-            raise SimulationError(f"broadcast mask {request.cores:#b} does not fit this run")
         if identity == DISAGREES:
             raise SimulationError("the cores of a broadcast give different sizes")
-        return identity
-
-    def _refuse_other_broadcast(self, first: TransferRequest, request: TransferRequest) -> None:
-        same = (first.source, first.transpose, first.cores)
-        if request.cores and (request.source, request.transpose, request.cores) != same:
+        if identity == OTHER_SOURCE:
+            first = plane_at(record, record[LAST_JOINED] + SOURCE)
             raise SimulationError(
                 "the cores of a broadcast must read the same source: "
-                f"{first.source} on one core, {request.source} on another"
+                f"{first} on one core, {plane_at(record, entry + FROM)} on another"
             )
+        return identity
 
     def _forget(self, core: Core, request: TransferRequest) -> None:
         """Note, in a timing-only run, that words of SM now hold tensor data nobody knows."""
@@ -209,24 +225,28 @@ class Chip:
         )
 
     def _result(self) -> ChipResult:
-        transfers = tuple(self._transfer(finished) for finished in self.events.finished)
-        ends = [core.cycle for core in self.cores] + [transfer.end for transfer in transfers]
+        ends = [core.cycle for core in self.cores]
+        rows = self.events.rows()
+        if len(rows):
+            ends.append(int(rows[:, END - ID].max()))
         return ChipResult(
             cycles=max(ends),
             cores=tuple(core.result() for core in self.cores),
-            transfers=transfers,
+            transfers=Transfers(rows, self._transfer),
             ddr_bytes=self.events.ddr_bytes,
         )
 
-    def _transfer(self, finished: Finished) -> TransferResult:
-        request, _, packet = self._started[finished.id]
-        modes = ["broadcast"] * bool(request.cores) + ["transpose"] * request.transpose
+    def _transfer(self, row: Sequence[int]) -> TransferResult:
+        """Return a row of the log of transfers by name."""
+        finished = self.events.finished_of(row)
+        mode, packet = row[MODE - ID], row[PACKET - ID]
+        modes = ["broadcast"] * bool(mode & BROADCAST) + ["transpose"] * bool(mode & TRANSPOSE)
         return TransferResult(
             id=finished.id,
             mask=finished.mask,
             channels=finished.channels,
-            source=self._name(request.source.address, packet),
-            destination=self._name(request.destination.address, packet),
+            source=self._name(row[SOURCE + ADDRESS - ID], packet),
+            destination=self._name(row[DESTINATION - ID], packet),
             mode=" ".join(modes) or "copy",
             ddr_bytes=finished.bytes,
             first_request=finished.first_request,

@@ -1,6 +1,7 @@
-"""What one DMA transfer moves: its legality, its DDR traffic, its copy.
+"""What one DMA transfer moves, and the words for what is wrong with a descriptor.
 
-Called by the chip when a core issues DMASTART. The timing of transfers is in `events`.
+Called by the chip when a core issues DMASTART. Legality and traffic are found in `requests`, the
+timing of transfers in `sharing`. Compiled code copies with `compiled.copying`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,22 @@ from attrs import frozen
 
 from isa.descriptor import Plane, TransferRequest
 from isa.errors import SimulationError
-from isa.machine import Machine
-from simulator.events import burst_bytes
+from simulator.chip_record import PLANE_SIZE
 from simulator.memory import Memory
+from simulator.requests import (
+    BOTH_IN_CORE,
+    EMPTY,
+    LEGAL,
+    MASK_TOO_LONG,
+    NOT_A_MEMBER,
+    NOT_ALIGNED,
+    NOT_INTO_CORE,
+    OTHER_SHAPE,
+    OTHER_SIZE,
+    OUTSIDE,
+    ROWS_OVERLAP,
+    SIDES_OVERLAP,
+)
 
 
 @frozen
@@ -24,19 +38,6 @@ class CheckedTransfer:
     request: TransferRequest
     source: Memory
     destination: Memory
-
-    def ddr_bytes(self, burst: int) -> int:
-        """Traffic on the DDR in whole bursts; DDR to DDR counts both directions."""
-        total = 0
-        for memory, plane in (
-            (self.source, self.request.source),
-            (self.destination, self.request.destination),
-        ):
-            if memory.name == "DDR":
-                total += burst_bytes(
-                    plane.address, plane.rows, plane.row_bytes, plane.stride, burst
-                )
-        return total
 
     def copy(self) -> None:
         """Move the data at once; a race-free program cannot tell when."""
@@ -49,70 +50,62 @@ class CheckedTransfer:
 
 
 def checked_transfer(
-    request: TransferRequest, memories: Sequence[Memory], machine: Machine, core: int, cores: int
+    request: TransferRequest, wrong: int, memories: Sequence[Memory], core: int, cores: int
 ) -> CheckedTransfer:
-    """Return the transfer with its memories, or raise SimulationError saying what is wrong."""
-    problem = _shape_problem(request) or _mask_problem(request.cores, core, cores)
-    if problem:
-        raise SimulationError(f"DMA descriptor: {problem}")
-    source = _memory_of("source", request.source, memories)
-    destination = _memory_of("destination", request.destination, memories)
-    problem = _pair_problem(request, source, destination)
-    if problem:
-        raise SimulationError(f"DMA descriptor: {problem}")
+    """Return the transfer with its memories, or raise SimulationError if something is `wrong`.
+
+    `wrong` is what `requests.prepare` says; `memories` are AM, SM and DDR.
+    """
+    if wrong != LEGAL:
+        raise SimulationError(f"DMA descriptor: {_problem(request, wrong, memories, core, cores)}")
+    source, destination = (
+        next(memory for memory in memories if memory.holds(plane.first, plane.end))
+        for plane in (request.source, request.destination)
+    )
     return CheckedTransfer(request, source, destination)
 
 
-def _shape_problem(request: TransferRequest) -> str:
-    """Return what is wrong with counts, strides and addresses, or an empty string."""
-    for side, plane in (("source", request.source), ("destination", request.destination)):
-        if plane.rows < 1 or plane.row_words < 1:
-            return f"{side} moves {plane.rows} rows of {plane.row_words} words; give at least 1"
-        if plane.address % 4 or plane.stride % 4:
-            return (
-                f"{side} address {plane.address:#x} and stride {plane.stride} must be "
-                "multiples of 4"
-            )
-    s, d = request.source, request.destination
-    if request.transpose and (s.rows, s.row_words) != (d.row_words, d.rows):
-        return (
+def _problem(
+    request: TransferRequest, wrong: int, memories: Sequence[Memory], core: int, cores: int
+) -> str:
+    """Say what is wrong with a descriptor."""
+    s, d, mask = request.source, request.destination, request.cores
+    if wrong in (EMPTY, NOT_ALIGNED, OUTSIDE):
+        return _plane_problem("source", s, wrong, memories)
+    if wrong in (EMPTY + 1, NOT_ALIGNED + 1, OUTSIDE + 1):
+        return _plane_problem("destination", d, wrong - 1, memories)
+    if wrong in (BOTH_IN_CORE, SIDES_OVERLAP):
+        names = [next(m.name for m in memories if m.holds(p.first, p.end)) for p in (s, d)]
+        if wrong == BOTH_IN_CORE:
+            return f"both sides are core memory ({' to '.join(names)}); one must be DDR"
+        return f"source and destination overlap in {names[0]} from {max(s.first, d.first):#x}"
+    return {
+        OTHER_SHAPE: (
             f"a transpose of {s.rows} x {s.row_words} words needs a destination of "
             f"{s.row_words} x {s.rows}, not {d.rows} x {d.row_words}"
-        )
-    if s.words != d.words:
-        return f"the source has {s.words} words and the destination {d.words}"
-    if d.rows > 1 and abs(d.stride) < d.row_bytes:
-        return f"destination rows overlap: {d.row_bytes} bytes a row at a stride of {d.stride}"
-    return ""
+        ),
+        OTHER_SIZE: f"the source has {s.words} words and the destination {d.words}",
+        ROWS_OVERLAP: (
+            f"destination rows overlap: {d.row_bytes} bytes a row at a stride of {d.stride}"
+        ),
+        MASK_TOO_LONG: f"broadcast mask {mask:#b} names cores beyond the {cores} of this run",
+        NOT_A_MEMBER: f"core {core} starts a broadcast to mask {mask:#b}, which leaves it out",
+        NOT_INTO_CORE: "a broadcast goes from DDR to core memory",
+    }[wrong]
 
 
-def _mask_problem(mask: int, core: int, cores: int) -> str:
-    if mask == 0:
-        return ""
-    if mask >> cores:
-        return f"broadcast mask {mask:#b} names cores beyond the {cores} of this run"
-    if not mask >> core & 1:
-        return f"core {core} starts a broadcast to mask {mask:#b}, which leaves it out"
-    return ""
-
-
-def _memory_of(side: str, plane: Plane, memories: Sequence[Memory]) -> Memory:
-    for memory in memories:
-        if memory.holds(plane.first, plane.end):
-            return memory
+def _plane_problem(side: str, plane: Plane, wrong: int, memories: Sequence[Memory]) -> str:
+    if wrong == EMPTY:
+        return f"{side} moves {plane.rows} rows of {plane.row_words} words; give at least 1"
+    if wrong == NOT_ALIGNED:
+        return f"{side} address {plane.address:#x} and stride {plane.stride} must be multiples of 4"
     ranges = ", ".join(f"{m.name} {m.base:#x} to {m.end - 1:#x}" for m in memories)
-    raise SimulationError(
-        f"DMA descriptor: {side} reaches from {plane.first:#x} to {plane.end - 1:#x}, which is "
-        f"not inside one memory of this program ({ranges})"
+    return (
+        f"{side} reaches from {plane.first:#x} to {plane.end - 1:#x}, which is not inside one "
+        f"memory of this program ({ranges})"
     )
 
 
-def _pair_problem(request: TransferRequest, source: Memory, destination: Memory) -> str:
-    if source.name != "DDR" and destination.name != "DDR":
-        return f"both sides are core memory ({source.name} to {destination.name}); one must be DDR"
-    if request.cores and (source.name != "DDR" or destination.name == "DDR"):
-        return "a broadcast goes from DDR to core memory"
-    s, d = request.source, request.destination
-    if source is destination and s.first < d.end and d.first < s.end:
-        return f"source and destination overlap in {source.name} from {max(s.first, d.first):#x}"
-    return ""
+def plane_at(record: Sequence[int], address: int) -> Plane:
+    """Return the plane that begins at an address of the chip's flat record."""
+    return Plane(*(int(record[address + field]) for field in range(PLANE_SIZE)))

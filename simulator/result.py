@@ -6,7 +6,7 @@ the chip's clock from the start of the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -70,7 +70,8 @@ class ChipResult:
 
     cycles: int
     cores: tuple[CoreResult, ...]
-    transfers: tuple[TransferResult, ...]
+    transfers: Sequence[TransferResult]
+    """In the order of their ends."""
     ddr_bytes: int
 
 

@@ -1,104 +1,52 @@
 """DDR time: how the active DMA transfers share the chip, and when they end.
 
-One flat sequence of integers holds everything the event code knows, so that the functions over it
-run as they are over a Python list or an int64 array, and can be compiled from the same source.
-Called by `simulator.events`. Every value fits in 64 bits; no result depends on how a division
-rounds negative numbers.
-
-    header | resources: DDR, then the DMA of each core | channels, core by core | transfer slots
-
-A *slot* and a *resource* are named by the address of their first integer.
+Functions in integers over the chip's flat record, which `simulator.release` calls; compiled, they
+are the same. No result depends on how a division rounds negative numbers.
 """
 
 from __future__ import annotations
 
-Record = list[int]
-
-UNITS_PER_BYTE = 65536  # work and rates are counted in units of 2**-16 byte
-NEVER = 1 << 62
-
-# Header. Fixed by `new_record`:
-CORES = 0
-CHANNELS = 1  # per core
-LAUNCH_CYCLES = 2
-BARRIER_CYCLES = 3
-DDR_RATE = 4  # units per cycle, the whole chip
-DMA_RATE = 5  # units per cycle, each core
-FIRST_CHANNEL = 6  # address of core 0's channel 0
-FIRST_SLOT = 7  # address
-SLOT_SIZE = 8
-# Header. What changes:
-END_SLOT = 9  # address behind the last slot in use
-CLOCK = 10  # the cycle the DDR has reached
-NEXT_ID = 11
-STALE = 12  # 1: a transfer began or ended since the rates were computed
-DDR_BYTES = 13  # moved by all transfers that have ended
-LAST_ENDED = 14  # slot of the transfer that ended last; readable until the next start
-ARRIVED = 15  # cores waiting at the barrier, bit mask
-LATEST_ARRIVAL = 16
-DDR = 17  # address of the first resource, behind the header
-
-# A resource. A slot opens with these fields too: a transfer's own cap is a resource of its own.
-LEFT = 0  # units per cycle not given away yet
-USERS = 1  # transfers that still share it
-SERVED = 2  # cores whose transfers use it, bit mask (0 for a transfer's own cap)
-RESOURCE_SIZE = 3
-
-# A slot, behind the three fields of its cap
-STATE = 3
-ID = 4
-MASK = 5  # the cores that take part, bit mask
-WORK_BYTES = 6
-CAP = 7  # units per cycle, 0 for none
-REMAINING = 8  # units
-RATE = 9  # units per cycle
-MISSING = 10  # cores that have not issued their start yet, bit mask
-OWNER = 11  # address of its lowest member's channel: settles the order within a cycle
-FIRST_REQUEST = 12
-LAST_REQUEST = 13
-BEGIN = 14  # cycle
-END = 15  # cycle, as foreseen under the present rates
-MEMBER_CHANNELS = 16  # address of each core's channel, one integer per core
-
-# STATE
-FREE = 0
-GATHERING = 1  # members of a broadcast are still missing
-PENDING = 2  # requested, begins at BEGIN
-ACTIVE = 3
-
-# A channel holds the cycle its transfer completed at, or one of these
-IN_FLIGHT = -1
-IDLE = -2
-
-NONE = -1  # no such slot, transfer or time
+from simulator.chip_record import (
+    ACTIVE,
+    BEGIN,
+    CAP,
+    CLOCK,
+    CORES,
+    DDR,
+    DDR_BYTES,
+    DDR_RATE,
+    DMA_RATE,
+    END,
+    END_SLOT,
+    FIRST_SLOT,
+    FREE,
+    ID,
+    LAST_ENDED,
+    LEFT,
+    MASK,
+    MEMBER_CHANNELS,
+    NEVER,
+    NONE,
+    OWNER,
+    PENDING,
+    RATE,
+    REMAINING,
+    RESOURCE_SIZE,
+    SERVED,
+    SLOT_SIZE,
+    STALE,
+    STATE,
+    USERS,
+    WORK_BYTES,
+    Record,
+)
 
 
-def new_record(
-    cores: int,
-    channels: int,
-    ddr_rate: int,
-    dma_rate: int,
-    launch_cycles: int,
-    barrier_cycles: int,
-) -> Record:
-    """Return the record of a chip at rest; rates in units of 2**-16 byte per cycle."""
-    first_channel = DDR + RESOURCE_SIZE * (1 + cores)
-    first_slot = first_channel + cores * channels
-    slot_size = MEMBER_CHANNELS + cores
-    fixed = [cores, channels, launch_cycles, barrier_cycles, ddr_rate, dma_rate]
-    header = [*fixed, first_channel, first_slot, slot_size, first_slot]
-    header += [0] * (DDR - len(header))
-    resources = [0, 0, (1 << cores) - 1]
-    for core in range(cores):
-        resources += [0, 0, 1 << core]
-    # A transfer in flight keeps at least one channel busy: as many slots as channels suffice.
-    return header + resources + [IDLE] * (cores * channels) + [0] * (cores * channels * slot_size)
-
-
-def advance(record: Record) -> int:
+def advance(record: Record, horizon: int) -> int:
     """End the next transfer, moving the clock to the cycle of its end, and return its id.
 
-    Return NONE when nothing can end: all is done, or broadcasts wait for members.
+    Return NONE when nothing can end up to cycle `horizon`: all that could is done, or broadcasts
+    wait for members.
     """
     slot = ended(record)
     while slot == NONE:
@@ -106,7 +54,7 @@ def advance(record: Record) -> int:
         if record[STALE] == 1:
             share(record)
         time = next_event(record)
-        if time == NEVER:
+        if time == NEVER or time > horizon:
             return NONE
         progress(record, time)
         slot = ended(record)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from isa.machine import Machine
 from simulator import sharing
+from simulator.chip_record import ACTIVE, CLOCK, ID, RATE, STATE
 from simulator.events import BAD_MASK, BUSY, DISAGREES, Events, burst_bytes, units_per_cycle
-from simulator.sharing import ACTIVE, CLOCK, ID, RATE, STATE, progress
+from simulator.sharing import progress
 
 UNIT = 65536
 IN_FLIGHT, IDLE, NONE = -1, -2, -1

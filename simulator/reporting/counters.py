@@ -15,6 +15,7 @@ from attrs import frozen
 from isa.instruction import Effect
 from isa.machine import Machine
 from isa.program import Packet, Program
+from simulator.logs import stalls_by_cause, stalls_by_packet
 from simulator.reporting.efficiency import share
 from simulator.result import CAUSES, ChipResult, CoreResult
 
@@ -46,8 +47,8 @@ def stall_cycles(cores: Iterable[CoreResult]) -> dict[str, int]:
     """Return the stalled core-cycles of every cause, also of those that did not happen."""
     totals = dict.fromkeys(CAUSES, 0)
     for core in cores:
-        for place, cycles in core.stalls.items():
-            totals[place.cause] += cycles
+        for cause, cycles in stalls_by_cause(core.stalls).items():
+            totals[cause] += cycles
     return totals
 
 
@@ -71,8 +72,8 @@ def loop_counts(program: Program, result: ChipResult) -> tuple[LoopCount, ...]:
         packets[loop_of(packet)] += times
         cycles[loop_of(packet)] += times * packet.cycles
     for core in result.cores:
-        for place, stalled in core.stalls.items():
-            stalls[loop_of(program.packets[place.packet])] += stalled
+        for number, stalled in stalls_by_packet(core.stalls).items():
+            stalls[loop_of(program.packets[number])] += stalled
     return tuple(LoopCount(loop, packets[loop], cycles[loop], stalls[loop]) for loop in packets)
 
 
