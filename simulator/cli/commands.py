@@ -17,6 +17,8 @@ import click
 
 from isa.errors import Ftm7004Error
 from isa.machine import Machine
+from simulator.benchmark.cases import BATCH, LAYERS, QUICK_BATCH, QUICK_LAYERS, usual_cases
+from simulator.cli.bench import bench
 from simulator.cli.code_cache import cache
 from simulator.cli.loading import library
 from simulator.cli.options import (
@@ -141,3 +143,37 @@ def show_record(machine: str, settings: tuple[str, ...], json: str | None) -> No
     if json not in (None, STDOUT):
         check_writable(json)
     show_machine(Machine.load(machine, settings), json)
+
+
+@ftm7004.command("bench")
+@click.option("--layers", metavar="NAME,NAME", help=f"Layers to run; {','.join(LAYERS)} without.")
+@click.option("--batch", type=click.IntRange(min=1), help=f"Samples; {BATCH} unless given.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help=f"Less work: {','.join(QUICK_LAYERS)}, batch {QUICK_BATCH}, nothing on scaling.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Times everything is measured; medians are shown.",
+)
+@click.option("--timing-only", is_flag=True, help="Also all cores without numbers.")
+@json_option
+@debug_option
+def measure_speed(
+    layers: str | None,
+    batch: int | None,
+    quick: bool,
+    repeat: int,
+    timing_only: bool,
+    json: str | None,
+) -> None:
+    """Measure the compiled engine on this host, beside numpy's sgemm on one thread."""
+    names: tuple[str, ...]
+    names, size = (QUICK_LAYERS, QUICK_BATCH) if quick else (LAYERS, BATCH)
+    if layers is not None:
+        names = tuple(name.strip() for name in layers.split(",") if name.strip())
+    bench(usual_cases(names, batch or size, repeat, timing=timing_only, scaling=not quick), json)

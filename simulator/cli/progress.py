@@ -35,7 +35,7 @@ def announce(kernel: Kernel, machine: Machine, engine: str) -> None:
     seconds = packets / PACKETS_PER_SECOND.get(engine, float("inf"))
     if seconds > LONG_RUN_SECONDS:
         click.echo(
-            f"note: at least {packets:,} packets, so {_long_time(seconds)} or more on the {engine} "
+            f"note: at least {packets:,} packets, so {long_time(seconds)} or more on the {engine} "
             "engine, and several times that where samples do not fill the lanes; smaller -p values "
             "take less",
             err=True,
@@ -52,7 +52,8 @@ def announce_trace(kernel: Kernel, machine: Machine, most_operations: int) -> No
         )
 
 
-def _long_time(seconds: float) -> str:
+def long_time(seconds: float) -> str:
+    """Return minutes or hours as people say them."""
     return f"{seconds / 60:,.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 
