@@ -23,7 +23,7 @@ from simulator.compiled.cache import cached
 from simulator.compiled.fingerprint import fingerprint
 from simulator.compiled.flights import Flight, in_flight, sent
 from simulator.compiled.frame import Code, Plan
-from simulator.compiled.functions import StretchFunction, write_dispatcher
+from simulator.compiled.functions import write_functions
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.record import Record, aligned
@@ -63,9 +63,7 @@ class Compiled:
     def _code(self) -> bytes:
         """Generate and compile all functions, which takes seconds: see `cache`."""
         module = ir.Module()
-        for stretch in self.plan.stretches.values():
-            StretchFunction(module, self.plan, stretch).write()
-        write_dispatcher(module, self.plan)
+        write_functions(module, self.plan)
         return to_object(module)
 
 

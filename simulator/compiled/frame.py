@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
-from attrs import frozen
+from attrs import field, frozen
 from llvmlite import ir
 
 from isa.instruction import Effect
@@ -23,6 +23,7 @@ from simulator.compiled.native import align_stack
 from simulator.compiled.packets import LANE_MASK, Registers, Sent, whole
 from simulator.compiled.places import Space
 from simulator.compiled.record import Record
+from simulator.compiled.steady_state import SteadyState
 from simulator.compiled.stretches import Entry, Stretch
 
 BYTE = ir.IntType(8)
@@ -62,6 +63,12 @@ class Plan:
     """What each packet sends to registers."""
     flights: Mapping[Entry, frozenset[Flight]]
     record: Record
+    steady: Mapping[Entry, SteadyState] = field(factory=dict)
+    """Loops that have a steady state; their functions' numbers follow those of the stretches."""
+
+    def steady_number(self, entry: Entry) -> int:
+        """Return the number of the function that runs many turns of a loop."""
+        return len(self.stretches) + list(self.steady).index(entry)
 
 
 @frozen

@@ -7,12 +7,15 @@ Python act. A fault leaves the record as it was when the function began.
 
 from __future__ import annotations
 
+from attrs import evolve
 from llvmlite import ir
 
 from isa.values import Value
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import BYTE, CODES, FUNCTION, Code, Plan
 from simulator.compiled.llvm_values import BIT, REGISTER
+from simulator.compiled.steady_code import FEWEST, SteadyFunction, counted_register
+from simulator.compiled.steady_state import SteadyState, steady_state
 from simulator.compiled.stretches import Entry, branch_target
 from simulator.compiled.turn import Turn
 
@@ -143,7 +146,39 @@ class StretchFunction(Turn):
         for branch, slots in self.coming.items():
             for slot, content in zip(slots, states[branch], strict=True):
                 b.store(content, slot)
+        if self.entry in self.plan.steady:
+            self._run_steady(self.plan.steady[self.entry])
         b.branch(self.body)
+
+    def _run_steady(self, loop: SteadyState) -> None:
+        """Leave many turns to the loop's other function, once nothing earlier is on its way."""
+        b = self.builder
+        turns = b.load(self.counters["count"], typ=REGISTER)
+        warm = b.icmp_unsigned("==", turns, REGISTER(loop.warm_up))
+        left = self.registers.read(counted_register(loop))
+        many = b.icmp_signed(">", left, REGISTER(FEWEST * loop.step))
+        with b.if_then(b.and_(warm, many), likely=False):
+            self._save()
+            for flight, (value, state) in self.arriving.items():
+                content = b.load(value, typ=self._kind(flight))
+                self._store_flight(self.entry, flight, content, b.load(state, typ=REGISTER))
+            b.store(REGISTER(self.plan.steady_number(self.entry)), self._number("next"))
+            b.ret(REGISTER(Code.ONWARD))
+
+
+def write_functions(module: ir.Module, plan: Plan) -> None:
+    """Write the functions of all stretches, and `run`, which calls them."""
+    found = {
+        entry: steady_state(plan.program, plan.machine, stretch)
+        for entry, stretch in plan.stretches.items()
+    }
+    steady = {entry: loop for entry, loop in found.items() if loop is not None}
+    plan = evolve(plan, steady=steady)
+    for stretch in plan.stretches.values():
+        StretchFunction(module, plan, stretch).write()
+    for entry, loop in plan.steady.items():
+        SteadyFunction(module, plan, loop, plan.steady_number(entry)).write()
+    write_dispatcher(module, plan)
 
 
 def write_dispatcher(module: ir.Module, plan: Plan) -> None:
@@ -160,10 +195,12 @@ def write_dispatcher(module: ir.Module, plan: Plan) -> None:
     number = b.load(b.gep(run.args[0], [offset], source_etype=BYTE), typ=REGISTER, align=8)
     choice = b.switch(number, ended)
     code.add_incoming(REGISTER(Code.END), again)
-    for index in range(len(plan.stretches)):
+    names = [f"stretch{number}" for number in range(len(plan.stretches))]
+    names += [f"steady{plan.steady_number(entry)}" for entry in plan.steady]
+    for index, name in enumerate(names):
         block = run.append_basic_block(f"call{index}")
         choice.add_case(REGISTER(index), block)
         b.position_at_end(block)
-        returned = b.call(module.globals[f"stretch{index}"], [run.args[0]])
+        returned = b.call(module.globals[name], [run.args[0]])
         b.cbranch(b.icmp_unsigned("==", returned, REGISTER(Code.ONWARD)), again, ended)
         code.add_incoming(returned, block)

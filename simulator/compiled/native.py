@@ -92,6 +92,15 @@ def host_identity() -> tuple[str, ...]:
     return (host.triple, host.processor, host.features, *versions, f"O{CODE_GENERATION_LEVEL}")
 
 
+def vector_registers() -> tuple[int, int]:
+    """Return how many vector registers the host has, and the bytes of each."""
+    features = _this_host().features.split(",")
+    for name, registers, size in (("+avx512f", 32, 64), ("+avx", 16, 32), ("+neon", 32, 16)):
+        if name in features:
+            return registers, size
+    return 16, 16
+
+
 def align_stack(function: ir.Function) -> None:
     """Let a function keep vectors on its stack without crossing cache lines.
 

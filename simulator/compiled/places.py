@@ -99,10 +99,7 @@ class VectorPlace:
     def load_lanes(self, word: int, step: int) -> Value:
         b = self.builder
         pointer = self._pointer(self._index(word, step))
-        wide = b.load(pointer, typ=ir.VectorType(WORD, self.lanes * step), align=4)
-        if step == 1:
-            return wide
-        return self._picked(wide, [lane * step for lane in range(self.lanes)])
+        return load_every(b, pointer, self.lanes, step)
 
     def store_lanes(self, word: int, step: int, value: Value) -> None:
         index = self._index(word, step)
@@ -133,10 +130,6 @@ class VectorPlace:
         zeros = ir.Constant(value.type, [0] * self.lanes)
         mask = ir.Constant(ir.VectorType(WORD, len(sources)), sources)
         return self.builder.shuffle_vector(value, zeros, mask)
-
-    def _picked(self, wide: Value, sources: list[int]) -> Value:
-        mask = ir.Constant(ir.VectorType(WORD, len(sources)), sources)
-        return self.builder.shuffle_vector(wide, ir.Constant(wide.type, ir.Undefined), mask)
 
     def _index(self, word: int, step: int) -> Value:
         """Return the index of lane 0's word; fault if an enabled lane's word is outside.
@@ -169,6 +162,31 @@ class VectorPlace:
 
     def _pointer(self, index: Value) -> Value:
         return self.builder.gep(self.space.pointer, [index], source_etype=WORD)
+
+
+class WholePlace:
+    """Words at a pointer that is known to be right, for loads of all lanes or of one word."""
+
+    def __init__(self, builder: ir.IRBuilder, pointer: Value, lanes: int) -> None:
+        self.builder, self.pointer, self.lanes = builder, pointer, lanes
+
+    def load_word(self, word: int) -> Value:
+        return self.builder.load(self._at(word), typ=WORD, align=4)
+
+    def load_lanes(self, word: int, step: int) -> Value:
+        return load_every(self.builder, self._at(word), self.lanes, step)
+
+    def _at(self, word: int) -> Value:
+        return self.builder.gep(self.pointer, [REGISTER(word)], source_etype=WORD)
+
+
+def load_every(builder: ir.IRBuilder, pointer: Value, lanes: int, step: int) -> Value:
+    """Return every so many words from a pointer on, one a lane."""
+    wide = builder.load(pointer, typ=ir.VectorType(WORD, lanes * step), align=4)
+    if step == 1:
+        return wide
+    mask = ir.Constant(ir.VectorType(WORD, lanes), [lane * step for lane in range(lanes)])
+    return builder.shuffle_vector(wide, ir.Constant(wide.type, ir.Undefined), mask)
 
 
 def overlapping(builder: ir.IRBuilder, deferred: Deferred) -> Value | None:

@@ -45,6 +45,7 @@ class Record:
             for file in (File.SCALAR, File.ADDRESS, File.OFFSET, File.LANE_MASK)
         }
         self.descriptor = self._take(4 * DESCRIPTOR_WORDS)
+        self.sums = self._take(4 * self.lanes * FILE_LENGTH[File.VECTOR])
         self.counts = self._take(8 * len(entries))
         self.pending: dict[tuple[Entry, Pending], int] = {}
         self.flights: dict[tuple[Entry, Flight], int] = {}
