@@ -69,7 +69,7 @@ def simulate(
     began = time.perf_counter()
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
-    native = engine == "compiled" and _can_compile(program, record, check, timing_only, tracer)
+    native = engine == "compiled" and can_compile(program, record, check, timing_only, tracer)
     chip = Chip(
         program, record, check=check, timing_only=timing_only, tracer=tracer,
         compiled=compiled_program(program, record) if native else None,
@@ -107,7 +107,7 @@ def _check_engine(engine: str) -> None:
         raise UsageError(unknown("engine", engine, ENGINES))
 
 
-def _can_compile(
+def can_compile(
     program: Program, machine: Machine, check: bool, timing_only: bool, tracer: Trace | None
 ) -> bool:
     """Tell whether the compiled engine does all that is asked for; else the reference engine runs.
