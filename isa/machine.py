@@ -7,6 +7,7 @@ machine (`extends = "ft-m7004"`). Builder, scheduler, engines and reports read t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -126,6 +127,10 @@ class Machine:
     notes: Mapping[str, Note] = attrs.field(repr=False, eq=False)
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.name, tuple(self.values().items())))
 
     @staticmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -26,10 +27,20 @@ CONFIDENCES = ("silicon", "sibling", "inferred", "user")
 
 def load(name: str, overrides: Iterable[str] = ()) -> Machine:
     """Return the machine of a built-in name or a TOML file, with `section.field=value` changes."""
+    changes = list(overrides)
+    if name in built_in_names() and not changes:
+        return _built_in(name)
     values, notes, title = _read(name)
-    for text in overrides:
+    for text in changes:
         key, value = _parse_override(text)
         _set(values, notes, key, value, "--set")
+    return _record(title, values, notes)
+
+
+@cache
+def _built_in(name: str) -> Machine:
+    """Return a machine that comes with the project as it is; runs ask for it again and again."""
+    values, notes, title = _read(name)
     return _record(title, values, notes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from isa.instruction import Effect, Instruction
+from isa.instruction import Effect, Instruction, Unit
 from isa.operands import Address, AddressKind, Kind, Label, Operand, Predicate, Register
 
 
@@ -173,6 +173,37 @@ class Program:
     """Packets for which a buffer holds its bytes; scopes use AM and SM one after the other."""
     ddr_bytes: int = 0
 
+    @cached_property
+    def packet_loops(self) -> tuple[str, ...]:
+        """The loop path of each packet: of its deepest operation, where they differ."""
+        return tuple(_loop_of(packet) for packet in self.packets)
+
+    @cached_property
+    def packet_cycles(self) -> tuple[int, ...]:
+        """The cycles each packet takes to issue."""
+        return tuple(packet.cycles for packet in self.packets)
+
+    @cached_property
+    def issues(self) -> Mapping[str, tuple[int, ...]]:
+        """The packets in which each issue slot has an operation; a SNOP is none."""
+        found: dict[str, list[int]] = {}
+        for number, packet in enumerate(self.packets):
+            for operation in packet.operations:
+                if operation.instruction.effect is not Effect.IDLE:
+                    found.setdefault(operation.slot, []).append(number)
+        return {slot: tuple(numbers) for slot, numbers in found.items()}
+
+    @cached_property
+    def multiplies_under_lane_predicates(self) -> bool:
+        """Whether data decide how many lanes an operation on a VMAC slot enables."""
+        return any(
+            operation.predicate is not None
+            and operation.predicate.is_lane_predicate
+            and operation.slot.startswith(Unit.VMAC.name)
+            for packet in self.packets
+            for operation in packet.operations
+        )
+
     def target(self, label: Label) -> int:
         """Return the packet number of a label."""
         return self.labels[label.name]
@@ -184,3 +215,8 @@ class Program:
             if packet is None or packet in self.lifetimes.get(buffer, (packet,)):
                 return buffer
         return held[0] if held else None
+
+
+def _loop_of(packet: Packet) -> str:
+    paths = [packet.origin.loop, *(operation.origin.loop for operation in packet.operations)]
+    return max(paths, key=lambda path: path.count("/") + bool(path))

@@ -6,15 +6,13 @@ stood still.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
 
-from isa.instruction import Effect
 from isa.machine import Machine
-from isa.program import Packet, Program
+from isa.program import Program
 from simulator.logs import stalls_by_cause, stalls_by_packet
 from simulator.reporting.efficiency import share
 from simulator.result import CAUSES, ChipResult, CoreResult
@@ -54,33 +52,25 @@ def stall_cycles(cores: Iterable[CoreResult]) -> dict[str, int]:
 
 def slot_occupancy(program: Program, machine: Machine, result: ChipResult) -> dict[str, float]:
     """Return, for each issue slot, the share of core-cycles in which it issued an operation."""
-    issued: Counter[str] = Counter()
-    for packet, times in zip(program.packets, _times(result), strict=True):
-        for operation in packet.operations:
-            if operation.instruction.effect is not Effect.IDLE:
-                issued[operation.slot] += times
-    core_cycles = result.cycles * len(result.cores)
-    return {slot: share(issued[slot], core_cycles) for slot in machine.issue.slots}
+    times, core_cycles = _times(result), result.cycles * len(result.cores)
+    issued = {
+        slot: sum(times[packet] for packet in packets) for slot, packets in program.issues.items()
+    }
+    return {slot: share(issued.get(slot, 0), core_cycles) for slot in machine.issue.slots}
 
 
 def loop_counts(program: Program, result: ChipResult) -> tuple[LoopCount, ...]:
     """Return the loops of the program in the order in which they first appear."""
-    packets: Counter[str] = Counter()
-    cycles: Counter[str] = Counter()
-    stalls: Counter[str] = Counter()
-    for packet, times in zip(program.packets, _times(result), strict=True):
-        packets[loop_of(packet)] += times
-        cycles[loop_of(packet)] += times * packet.cycles
+    loops = program.packet_loops
+    packets = dict.fromkeys(loops, 0)
+    cycles, stalls = packets.copy(), packets.copy()
+    for loop, cycles_each, times in zip(loops, program.packet_cycles, _times(result), strict=True):
+        packets[loop] += times
+        cycles[loop] += times * cycles_each
     for core in result.cores:
-        for number, stalled in stalls_by_packet(core.stalls).items():
-            stalls[loop_of(program.packets[number])] += stalled
+        for packet, stalled in stalls_by_packet(core.stalls).items():
+            stalls[loops[packet]] += stalled
     return tuple(LoopCount(loop, packets[loop], cycles[loop], stalls[loop]) for loop in packets)
-
-
-def loop_of(packet: Packet) -> str:
-    """Return the loop path of a packet: of its deepest operation, where they differ."""
-    paths = [packet.origin.loop, *(operation.origin.loop for operation in packet.operations)]
-    return max(paths, key=lambda path: path.count("/") + bool(path))
 
 
 def core_counts(machine: Machine, result: ChipResult) -> tuple[dict[str, Any], ...]:

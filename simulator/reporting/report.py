@@ -14,7 +14,6 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from isa.instruction import Unit
 from isa.language.kernel import Kernel, Verdict
 from isa.language.tensor import Tensor
 from isa.machine import Machine
@@ -177,14 +176,7 @@ def _as_on_host(step: Any, placement: TensorPlacement) -> bool:
 
 def _lane_notes(program: Program, timing_only: bool) -> list[str]:
     """Say where a timing-only run cannot know how many lanes were enabled."""
-    predicated = any(
-        operation.predicate is not None
-        and operation.predicate.is_lane_predicate
-        and operation.slot.startswith(Unit.VMAC.name)
-        for packet in program.packets
-        for operation in packet.operations
-    )
-    if not (timing_only and predicated):
+    if not (timing_only and program.multiplies_under_lane_predicates):
         return []
     return [
         "VMAC occupancy is an upper bound: a timing-only run takes every lane predicate as enabled"
