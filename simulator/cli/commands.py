@@ -20,6 +20,7 @@ from isa.machine import Machine
 from simulator.benchmark.cases import BATCH, LAYERS, QUICK_BATCH, QUICK_LAYERS, usual_cases
 from simulator.cli.bench import bench
 from simulator.cli.code_cache import cache
+from simulator.cli.fuzz import fuzz
 from simulator.cli.loading import library
 from simulator.cli.options import (
     DEBUG,
@@ -108,6 +109,7 @@ def ftm7004(ctx: click.Context) -> None:
 
 
 ftm7004.add_command(cache)
+ftm7004.add_command(fuzz)
 
 
 @ftm7004.command()
