@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 from llvmlite import ir
 
 from isa.descriptor import DESCRIPTOR_WORDS
@@ -21,7 +23,13 @@ from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.compiled.cache import cached
 from simulator.compiled.fingerprint import fingerprint
-from simulator.compiled.flights import Flight, in_flight, sent
+from simulator.compiled.flights import (
+    Flight,
+    in_flight,
+    sent,
+    surely_in_flight,
+    surely_sent,
+)
 from simulator.compiled.frame import Code, Plan
 from simulator.compiled.functions import write_functions
 from simulator.compiled.native import Library, from_object, to_object
@@ -48,23 +56,35 @@ class Compiled:
     """The machine code of one program, shared by its cores."""
 
     def __init__(self, program: Program, machine: Machine) -> None:
+        self.libraries: list[Library] = []
         cut = stretches(program, machine)
-        sends = sent(program, machine)
+        sends, sure = sent(program, machine), surely_sent(program, machine)
         flights = in_flight(program, sends, cut)
         self.entries = list(cut)
         numbers = {entry: number for number, entry in enumerate(self.entries)}
         self.plan = Plan(
-            program, machine, cut, numbers, sends, flights, Record(machine, numbers, flights)
-        )
-        code = cached(fingerprint(program, machine), self._code)
-        self.library: Library = from_object(code)
-        self.run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self.library.address("run"))
+            program, machine, cut, numbers, sends, flights,
+            surely_in_flight(program, sure, cut, flights), Record(machine, numbers, flights),
+        )  # fmt: skip
+        self.run = self._function(self.plan)
 
-    def _code(self) -> bytes:
-        """Generate and compile all functions, which takes seconds: see `cache`."""
-        module = ir.Module()
-        write_functions(module, self.plan)
-        return to_object(module)
+    @cached_property
+    def run_masked(self) -> Callable[[int], int]:
+        """Run like `run`, from where that ended with `Code.MASKS`; compiled when it is needed."""
+        return self._function(evolve(self.plan, masked=True))
+
+    def _function(self, plan: Plan) -> Callable[[int], int]:
+        key = fingerprint(plan.program, plan.machine, int(plan.masked))
+        library = from_object(cached(key, lambda: _object_code(plan)))
+        self.libraries.append(library)
+        return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library.address("run"))
+
+
+def _object_code(plan: Plan) -> bytes:
+    """Generate and compile all functions, which takes seconds: see `cache`."""
+    module = ir.Module()
+    write_functions(module, plan)
+    return to_object(module)
 
 
 class CompiledCore(Core):
@@ -108,6 +128,8 @@ class CompiledCore(Core):
             limit = min(until, self.cycle + SLICE)
             self.numbers["stalled"][0], self.numbers["limit"][0] = self.stalled, limit
             code = Code(self.compiled.run(self.record.ctypes.data))
+            if code is Code.MASKS:
+                code = Code(self.compiled.run_masked(self.record.ctypes.data))
             self.issue = int(self.numbers["issue"][0])
             if code is Code.START:
                 self._start_transfer()

@@ -26,6 +26,8 @@ class Result:
     port: str
     """The slot whose only write port it takes, or nothing."""
     whole_exchange: bool = False
+    partial: bool = False
+    """Tell whether a lane predicate may keep it from lanes that VLR enables."""
 
     @property
     def has_lanes(self) -> bool:
@@ -49,7 +51,9 @@ def results(operation: Operation, machine: Machine) -> list[Flight]:
     port = operation.slot if unit in {one.name for one in ONE_WRITE_PORT} else ""
     if entry.results and entry.results[0] is SVR:
         return [Flight(Result(Register(File.EXCHANGE, 0), port, whole_exchange=True), latency)]
-    return [Flight(Result(target, port), latency) for target in operation.writes]
+    predicate = operation.predicate
+    partial = predicate is not None and predicate.is_lane_predicate
+    return [Flight(Result(target, port, partial=partial), latency) for target in operation.writes]
 
 
 def base_update(operation: Operation, machine: Machine) -> Flight | None:
@@ -64,6 +68,19 @@ def sent(program: Program, machine: Machine) -> list[list[Flight]]:
     """Return every result of every packet."""
     return [
         [flight for operation in packet.operations for flight in _sent(operation, machine)]
+        for packet in program.packets
+    ]
+
+
+def surely_sent(program: Program, machine: Machine) -> list[list[Flight]]:
+    """Return every result of every packet that no predicate can keep back."""
+    return [
+        [
+            flight
+            for operation in packet.operations
+            if operation.predicate is None or operation.predicate.is_lane_predicate
+            for flight in _sent(operation, machine)
+        ]
         for packet in program.packets
     ]
 
@@ -101,5 +118,23 @@ def in_flight(
         for entry in successors(program, stretch):
             if not left <= found[entry]:
                 found[entry] |= left
+                waiting.append(entry)
+    return found
+
+
+def surely_in_flight(
+    program: Program, sure: Sequence[Sequence[Flight]], stretches: Mapping[Entry, Stretch],
+    possible: Mapping[Entry, frozenset[Flight]],
+) -> dict[Entry, frozenset[Flight]]:  # fmt: skip
+    """Return, for every entry, what is in flight there whichever way the program came."""
+    first = next(iter(stretches))
+    found = {**possible, first: frozenset[Flight]()}
+    waiting = list(stretches)
+    while waiting:
+        stretch = stretches[waiting.pop()]
+        left = leaving(sure, stretch, found[stretch.entry])
+        for entry in successors(program, stretch):
+            if not found[entry] <= left:
+                found[entry] &= left
                 waiting.append(entry)
     return found

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from isa.instruction import Effect
 from isa.machine import Machine
-from isa.operands import Register
+from isa.operands import File, Register
 from isa.program import Program
 from isa.values import Value
 from simulator.compiled.flights import Flight
@@ -41,6 +41,8 @@ class Code(IntEnum):
     BARRIER = 5
     HALT = 6
     END = 7
+    MASKS = 8
+    """Results are in flight that were sent under another VLR: see `Plan.masked`."""
 
 
 CODES = {
@@ -62,7 +64,14 @@ class Plan:
     sends: Sequence[Sequence[Flight]]
     """What each packet sends to registers."""
     flights: Mapping[Entry, frozenset[Flight]]
+    sure: Mapping[Entry, frozenset[Flight]]
+    """What is in flight at an entry whichever way the program came."""
     record: Record
+    masked: bool = False
+    """Tell whether every result lands in its own lanes only, whatever VLR was when it was sent.
+
+    Else most stretches take it that nothing has changed VLR since.
+    """
     steady: Mapping[Entry, SteadyState] = field(factory=dict)
     """Loops that have a steady state; their functions' numbers follow those of the stretches."""
 
@@ -81,6 +90,15 @@ class Landing:
     """The cycle of its packet; -1 if it was on its way before."""
 
 
+def is_uniform(plan: Plan, stretch: Stretch) -> bool:
+    """Tell whether VLR stays as it is in a stretch, and no lane sees another."""
+    packets = [plan.program.packets[issue.packet] for issue in stretch.issues]
+    crossing = any(o.instruction.cross_lane for packet in packets for o in packet.operations)
+    landing = [flight for issue in stretch.issues for flight in plan.sends[issue.packet]]
+    landing += plan.flights[stretch.entry]
+    return not crossing and all(f.result.target.file is not File.LANE_MASK for f in landing)
+
+
 class Frame:
     """The function of one stretch: its slots, and its way to the record and back."""
 
@@ -93,8 +111,10 @@ class Frame:
         self.faulty = self.function.append_basic_block("fault")
         self.lanes = plan.machine.vpu.lanes
         self.registers = Registers(self.builder, self.lanes)
+        self.registers.uniform = not plan.masked and is_uniform(plan, stretch)
         self.landings: list[Landing] = []
         self.changed: set[Register] = set()
+        self.saving = self.function.append_basic_block("save")
 
     # The record ---------------------------------------------------------------------------------
 
@@ -125,6 +145,11 @@ class Frame:
         self.counters = {name: b.alloca(REGISTER) for name in ("issue", "vmac_lanes", "count")}
         for name, slot in self.counters.items():
             b.store(REGISTER(0) if name == "count" else self._load(name), slot)
+        self.code = b.alloca(REGISTER)
+        self.lane_bits = self.registers.read(LANE_MASK)
+        if self.registers.uniform:
+            self.registers.enabled()
+            self.lane_count = b.ctpop(self.lane_bits)
         self.limit = b.sub(self._load("limit"), self._load("stalled"))
         self.array = self._space("AM", "array")
         self.scalar = self._space("SM", "scalar")
@@ -140,6 +165,24 @@ class Frame:
                 place = self._at(self.plan.record.pending[self.entry, branch] + 8 * number)
                 b.store(b.load(place, typ=REGISTER, align=8), slot)
             self.coming[branch] = slots
+        if self.registers.uniform:
+            self._refuse_other_masks()
+
+    def _refuse_other_masks(self) -> None:
+        """Leave if a result on its way has other lanes than VLR now says."""
+        b, others = self.builder, list[Value]()
+        for flight, (_, state) in self.arriving.items():
+            if flight.result.has_lanes and not flight.result.partial:
+                bits = b.load(state, typ=REGISTER)
+                came = b.icmp_signed("<", bits, REGISTER(0))
+                sent = b.and_(bits, REGISTER((1 << self.lanes) - 1))
+                others.append(b.and_(came, b.icmp_unsigned("!=", sent, self.lane_bits)))
+        if others:
+            some = others[0]
+            for other in others[1:]:
+                some = b.or_(some, other)
+            with b.if_then(some, likely=False):
+                b.ret(REGISTER(Code.MASKS))
 
     def _space(self, name: str, field: str) -> Space:
         memory = self.plan.machine.am if name == "AM" else self.plan.machine.sm
@@ -164,19 +207,30 @@ class Frame:
         """Leave, with all written back, if the stretch would reach the cycle limit."""
         b = self.builder
         end = b.add(b.load(self.counters["issue"], typ=REGISTER), REGISTER(self.stretch.cycles))
-        with b.if_then(b.icmp_signed(">", end, self.limit), likely=False):
-            self._save()
-            for flight, (value, state) in self.arriving.items():
-                kind = self._kind(flight)
-                self._store_flight(
-                    self.entry, flight, b.load(value, typ=kind), b.load(state, typ=REGISTER)
-                )
-            for branch, slots in self.coming.items():
-                for number, slot in enumerate(slots):
-                    place = self._at(self.plan.record.pending[self.entry, branch] + 8 * number)
-                    b.store(b.load(slot, typ=REGISTER), place, align=8)
-            b.store(REGISTER(self.plan.numbers[self.entry]), self._number("next"))
-            b.ret(REGISTER(Code.LIMIT))
+        refused, going = (self.function.append_basic_block(n) for n in ("limit", "going"))
+        b.cbranch(b.icmp_signed(">", end, self.limit), refused, going).set_weights([1, 10_000])
+        b.position_at_end(refused)
+        self._store_arriving()
+        self._exit(self.plan.numbers[self.entry], REGISTER(Code.LIMIT))
+        b.position_at_end(going)
+
+    def _store_arriving(self) -> None:
+        """Write back what is on its way at the beginning of the stretch."""
+        b = self.builder
+        for flight, (value, state) in self.arriving.items():
+            content = b.load(value, typ=self._kind(flight))
+            self._store_flight(self.entry, flight, content, b.load(state, typ=REGISTER))
+        for branch, slots in self.coming.items():
+            for number, slot in enumerate(slots):
+                place = self._at(self.plan.record.pending[self.entry, branch] + 8 * number)
+                b.store(b.load(slot, typ=REGISTER), place, align=8)
+
+    def _exit(self, following: int, code: Value) -> None:
+        """End the function with a code, by way of the block that saves the registers."""
+        b = self.builder
+        b.store(REGISTER(following), self._number("next"))
+        b.store(code, self.code)
+        b.branch(self.saving)
 
     def fault(self, wrong: Value) -> None:
         """End the function where `wrong` holds."""
@@ -199,10 +253,13 @@ class Frame:
             self.builder.store(value, self._at(offset), align=4)
         self.builder.store(state, self._at(offset + size), align=4)
 
-    def _save(self) -> None:
-        """Write registers and counters back to the record."""
+    def _write_saving(self) -> None:
+        """Write the block that stores registers and counters in the record, and returns."""
         b = self.builder
-        for register in sorted(self.changed, key=str):
+        b.position_at_end(self.saving)
+        if self.registers.uniform:
+            self._restore_disabled_lanes()
+        for register in sorted(self.changed, key=Register.__str__):
             place = self._at(self.plan.record.register(register))
             b.store(self.registers.read(register), place, align=4)
         for name in ("issue", "vmac_lanes"):
@@ -212,3 +269,18 @@ class Frame:
             b.load(place, typ=REGISTER, align=8), b.load(self.counters["count"], typ=REGISTER)
         )
         b.store(count, place, align=8)
+        b.ret(b.load(self.code, typ=REGISTER))
+
+    def _restore_disabled_lanes(self) -> None:
+        b = self.builder
+        vectors = [r for r in self.changed if r.file is File.VECTOR]
+        full = REGISTER((1 << self.lanes) - 1)
+        some = b.icmp_unsigned("!=", self.lane_bits, full)
+        if not vectors:
+            return
+        with b.if_then(some, likely=False):
+            for register in sorted(vectors, key=Register.__str__):
+                kind, place = self.registers.kind(register), self.plan.record.register(register)
+                old = b.load(self._at(place), typ=kind, align=4)
+                new = b.select(self.registers.enabled(), self.registers.read(register), old)
+                self.registers.write(register, new)

@@ -14,6 +14,7 @@ from isa.values import Value
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import BYTE, CODES, FUNCTION, Code, Plan
 from simulator.compiled.llvm_values import BIT, REGISTER
+from simulator.compiled.packets import Sent
 from simulator.compiled.steady_code import FEWEST, SteadyFunction, counted_register
 from simulator.compiled.steady_state import SteadyState, steady_state
 from simulator.compiled.stretches import Entry, branch_target
@@ -37,6 +38,7 @@ class StretchFunction(Turn):
         self._open()
         self._packets()
         self._close()
+        self._write_saving()
 
     def _close(self) -> None:
         """Count the turn, and go where the stretch leads."""
@@ -85,14 +87,12 @@ class StretchFunction(Turn):
         if entry == self.entry and code is None:
             self._go_round(departing)
             return
-        self._save()
         if code is not None:
             b.store(REGISTER(self.stretch.issues[-1].packet), self._number("last"))
         if entry.packet >= len(self.plan.program.packets):
-            b.store(REGISTER(-1), self._number("next"))
-            b.ret(REGISTER(Code.END) if code is None else code)
+            self._exit(-1, REGISTER(Code.END) if code is None else code)
             return
-        for flight in sorted(self.plan.flights[entry], key=str):
+        for flight in self.plan.flights[entry]:
             value, state = departing.get(flight, (None, REGISTER(0)))
             self._store_flight(entry, flight, value, state)
         for branch in entry.pending:
@@ -100,8 +100,7 @@ class StretchFunction(Turn):
             place = self.plan.record.pending[entry, branch]
             b.store(flag, self._at(place), align=8)
             b.store(target, self._at(place + 8), align=8)
-        b.store(REGISTER(self.plan.numbers[entry]), self._number("next"))
-        b.ret(REGISTER(Code.ONWARD) if code is None else code)
+        self._exit(self.plan.numbers[entry], REGISTER(Code.ONWARD) if code is None else code)
 
     def _branch_state(self, remaining: int, packet: int) -> tuple[Value, Value]:
         (found,) = (
@@ -120,9 +119,8 @@ class StretchFunction(Turn):
             state = REGISTER(-(2**63)) if one.sent is None else b.shl(
                 b.zext(one.sent, REGISTER), REGISTER(63)
             )  # fmt: skip
-            if one.mask is not None:
-                lanes = b.zext(b.bitcast(one.mask, ir.IntType(self.lanes)), REGISTER)
-                state = b.or_(state, lanes)
+            if flight.result.has_lanes:
+                state = b.or_(state, self._lane_bits_of(one))
             value = one.value
             if flight in found:
                 before, known = found[flight]
@@ -132,6 +130,14 @@ class StretchFunction(Turn):
                 value, state = b.select(came, value, before), b.or_(known, state)
             found[flight] = value, state
         return found
+
+    def _lane_bits_of(self, one: Sent) -> Value:
+        """Return the lanes in which a vector on its way will land, as bits."""
+        b = self.builder
+        if one.mask is None:
+            return self.lane_bits
+        bits = b.zext(b.bitcast(one.mask, ir.IntType(self.lanes)), REGISTER)
+        return b.and_(bits, self.lane_bits) if self.registers.uniform else bits
 
     def _go_round(self, departing: dict[Flight, tuple[Value, Value]]) -> None:
         b = self.builder
@@ -157,13 +163,12 @@ class StretchFunction(Turn):
         warm = b.icmp_unsigned("==", turns, REGISTER(loop.warm_up))
         left = self.registers.read(counted_register(loop))
         many = b.icmp_signed(">", left, REGISTER(FEWEST * loop.step))
-        with b.if_then(b.and_(warm, many), likely=False):
-            self._save()
-            for flight, (value, state) in self.arriving.items():
-                content = b.load(value, typ=self._kind(flight))
-                self._store_flight(self.entry, flight, content, b.load(state, typ=REGISTER))
-            b.store(REGISTER(self.plan.steady_number(self.entry)), self._number("next"))
-            b.ret(REGISTER(Code.ONWARD))
+        leaving, staying = (self.function.append_basic_block(n) for n in ("steady", "going"))
+        b.cbranch(b.and_(warm, many), leaving, staying).set_weights([1, 10_000])
+        b.position_at_end(leaving)
+        self._store_arriving()
+        self._exit(self.plan.steady_number(self.entry), REGISTER(Code.ONWARD))
+        b.position_at_end(staying)
 
 
 def write_functions(module: ir.Module, plan: Plan) -> None:

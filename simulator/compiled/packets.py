@@ -48,7 +48,7 @@ class Sent:
     sent: Value | None
     """The predicate (i1); None if always."""
     mask: Value | None
-    """Enabled lanes (<lanes x i1>), of vectors."""
+    """Enabled lanes of a vector (<lanes x i1>); None: those that VLR enables."""
 
 
 @define
@@ -67,6 +67,11 @@ class Registers:
     def __init__(self, builder: ir.IRBuilder, lanes: int) -> None:
         self.builder, self.lanes = builder, lanes
         self.slots: dict[Register, Value] = {}
+        self.uniform = False
+        """Tell whether VLR stays as it is, and lanes do not see each other.
+
+        Then results may land in all lanes; the disabled ones get their old values back at the end.
+        """
         self._masks: Value | None = None
 
     def kind(self, register: Register) -> ir.Type:
@@ -153,7 +158,8 @@ class OperationTranslator:
         )  # fmt: skip
         self.scalar_words.translator = self.vector_words.translator = self
         self.deferred, self.actions = Deferred([], []), Actions()
-        self.multiplied: list[tuple[Value | None, Value]] = []
+        self.multiplied: list[tuple[Value | None, Value | None]] = []
+        """Predicate and lane predicate of every operation on a VMAC slot."""
         self._packet = 0
         self._allowed: Value | None = None
 
@@ -161,18 +167,17 @@ class OperationTranslator:
         """Emit an operation; return what it sends."""
         entry = operation.instruction
         self._packet, self._allowed = packet, self._predicate(operation)
-        mask = self._mask(operation) if entry.masks_lanes else None
+        own = self._own_lanes(operation) if entry.masks_lanes else None
         if operation.slot.startswith("VMAC"):
-            lanes = self.registers.enabled() if mask is None else mask
-            self.multiplied.append((self._allowed, lanes))
+            self.multiplied.append((self._allowed, own))
         vector = entry.is_vector or any(issubclass(kind, VR | VRPair) for kind in entry.results)
         values = [
-            self._source(entry, kind, operand, mask, vector)
+            self._source(entry, kind, operand, own, vector)
             for (_, kind), operand in zip(entry.sources, operation.sources, strict=True)
         ]
         words = self.vector_words if vector else self.scalar_words
         result = entry.semantics(words, *values)
-        return self._results(operation, result, mask)
+        return self._results(operation, result, own)
 
     def _predicate(self, operation: Operation) -> Value | None:
         predicate = operation.predicate
@@ -183,14 +188,19 @@ class OperationTranslator:
             test, self.registers.read(predicate.register), REGISTER(0)
         )
 
-    def _mask(self, operation: Operation) -> Value:
-        """Return the lanes that VLR and the predicates enable."""
-        b, lanes = self.builder, self.registers.enabled()
+    def _own_lanes(self, operation: Operation) -> Value | None:
+        """Return the lanes that the operation's lane predicate enables; None without one."""
         predicate = operation.predicate
-        if predicate is not None and predicate.is_lane_predicate:
-            test = "==" if predicate.negated else "!="
-            zeros = self.vector_words.constant(0)
-            own = b.icmp_unsigned(test, self.registers.read(predicate.register), zeros)
+        if predicate is None or not predicate.is_lane_predicate:
+            return None
+        test = "==" if predicate.negated else "!="
+        zeros = self.vector_words.constant(0)
+        return self.builder.icmp_unsigned(test, self.registers.read(predicate.register), zeros)
+
+    def enabled(self, own: Value | None) -> Value:
+        """Return the lanes that VLR, the lane predicate and the predicate enable together."""
+        b, lanes = self.builder, self.registers.enabled()
+        if own is not None:
             lanes = b.and_(lanes, own)
         if self._allowed is not None:
             none = ir.Constant(lanes.type, [0] * self.lanes)
@@ -198,7 +208,7 @@ class OperationTranslator:
         return lanes
 
     def _source(
-        self, entry: Instruction, kind: type[Kind], operand: Operand, mask: Value | None,
+        self, entry: Instruction, kind: type[Kind], operand: Operand, own: Value | None,
         vector: bool,
     ) -> Any:  # fmt: skip
         """Return one source as the semantics takes it."""
@@ -206,7 +216,7 @@ class OperationTranslator:
             return self.program.target(operand)
         if isinstance(operand, Address):
             assert issubclass(kind, AddressKind)
-            return self._place(kind, operand, mask)
+            return self._place(kind, operand, own)
         if isinstance(operand, int):
             return self.vector_words.constant(operand) if kind is VRI else operand
         read = self.registers.read
@@ -223,17 +233,15 @@ class OperationTranslator:
             return self.builder.sext(entry_value, REGISTER)
         return read(operand)
 
-    def _place(self, kind: type[AddressKind], address: Address, mask: Value | None) -> Any:
+    def _place(self, kind: type[AddressKind], address: Address, own: Value | None) -> Any:
         base = self.registers.read(address.base)
         if address.update is not Update.POST:
             base = self.builder.add(base, self._amount(kind, address))
         if kind.vector:
-            lanes = mask
-            if lanes is None:
-                lanes = self.registers.enabled()
             return VectorPlace(
-                self.builder, self.array, base, lanes, self.lanes, self.fault, self.deferred
-            )
+                self.builder, self.array, base, self.enabled(own), self.lanes, self.fault,
+                self.deferred,
+            )  # fmt: skip
         return ScalarPlace(
             self.builder, self.scalar, base, self._allowed, self.fault, self.deferred
         )
@@ -245,12 +253,15 @@ class OperationTranslator:
             return self.builder.mul(self.registers.read(address.offset), REGISTER(scale))
         return REGISTER(scale * address.offset)
 
-    def _results(self, operation: Operation, result: Any, mask: Value | None) -> list[Sent]:
+    def _results(self, operation: Operation, result: Any, own: Value | None) -> list[Sent]:
         flights = results(operation, self.machine)
         values = result if isinstance(result, tuple) else (result,)
         found = []
         for flight, value in zip(flights, values, strict=False):
-            lanes = mask if flight.result.has_lanes else None
+            lanes = None
+            if flight.result.has_lanes:
+                bare = self.registers.uniform and not flight.result.whole_exchange
+                lanes = own if bare else self.enabled(own)
             found.append(Sent(flight, _number(value), self._allowed, lanes))
         moved = base_update(operation, self.machine)
         if moved is not None:

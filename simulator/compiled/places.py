@@ -145,15 +145,11 @@ class VectorPlace:
         before = b.block
         with b.if_then(doubtful, likely=False):
             bits = b.zext(b.bitcast(self.mask, ir.IntType(self.lanes)), REGISTER)
-            some = b.icmp_unsigned("!=", bits, REGISTER(0))
-            low = b.add(offset, b.mul(b.cttz(bits, BIT(0)), REGISTER(4 * step)))
-            last = b.sub(REGISTER(63), b.ctlz(bits, BIT(0)))
-            high = b.add(offset, b.mul(last, REGISTER(4 * step)))
-            most = REGISTER(4 * self.space.words - 4)
-            wrong = b.or_(b.icmp_unsigned(">", low, most), b.icmp_unsigned(">", high, most))
-            self.fault(b.and_(some, b.or_(wrong, crooked)))
-            # nothing enabled: any place inside will do
-            safe = b.select(some, offset, REGISTER(0))
+            doubt = doubt_function(b.module)
+            safe = b.call(
+                doubt, [offset, bits, REGISTER(4 * step), REGISTER(4 * self.space.words - 4)]
+            )
+            self.fault(b.icmp_signed("==", safe, REGISTER(OUTSIDE)))
             inner = b.block
         index = b.phi(REGISTER)
         index.add_incoming(offset, before)
@@ -162,6 +158,32 @@ class VectorPlace:
 
     def _pointer(self, index: Value) -> Value:
         return self.builder.gep(self.space.pointer, [index], source_etype=WORD)
+
+
+OUTSIDE = -(1 << 63)
+
+
+def doubt_function(module: ir.Module) -> ir.Function:
+    """Return the function for accesses of which some lane may be outside its memory.
+
+    It takes the offset of lane 0, the enabled lanes, the bytes from lane to lane and the offset of
+    the memory's last word, and returns an offset to access, or `OUTSIDE`.
+    """
+    if "doubt" in module.globals:
+        return module.globals["doubt"]
+    function = ir.Function(module, ir.FunctionType(REGISTER, [REGISTER] * 4), "doubt")
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    offset, bits, step, most = function.args
+    b = ir.IRBuilder(function.append_basic_block())
+    low = b.add(offset, b.mul(b.cttz(bits, BIT(0)), step))
+    high = b.add(offset, b.mul(b.sub(REGISTER(63), b.ctlz(bits, BIT(0))), step))
+    wrong = b.or_(b.icmp_unsigned(">", low, most), b.icmp_unsigned(">", high, most))
+    crooked = b.icmp_unsigned("!=", b.and_(offset, REGISTER(3)), REGISTER(0))
+    found = b.select(b.or_(wrong, crooked), REGISTER(OUTSIDE), offset)
+    # nothing enabled: any place inside will do
+    b.ret(b.select(b.icmp_unsigned("==", bits, REGISTER(0)), REGISTER(0), found))
+    return function
 
 
 class WholePlace:

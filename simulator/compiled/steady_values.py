@@ -160,6 +160,7 @@ class _Operands:
 
     def __init__(self, values: SteadyValues) -> None:
         self.values, self.time, self.turn = values, 0, 0
+        self.uniform = True
 
     def read(self, register: Register) -> Value:
         return self.values.read(register, self.time, self.turn)
@@ -173,7 +174,7 @@ class _Translator(OperationTranslator):
 
     registers: Any
 
-    def _place(self, kind: type[AddressKind], address: Address, mask: Value | None) -> Any:
+    def _place(self, kind: type[AddressKind], address: Address, own: Value | None) -> Any:
         return self.registers.values.place(kind, self.registers.time, self.registers.turn)
 
 

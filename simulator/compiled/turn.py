@@ -13,7 +13,7 @@ from isa.operands import FILE_LENGTH, File
 from isa.values import Value
 from simulator.compiled.frame import Frame, Landing
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
-from simulator.compiled.packets import OperationTranslator, Sent
+from simulator.compiled.packets import LANE_MASK, OperationTranslator, Sent
 from simulator.compiled.places import overlapping
 
 
@@ -28,11 +28,12 @@ class Turn(Frame):
         )  # fmt: skip
         for flight, (value, state) in self.arriving.items():
             bits = b.load(state, typ=REGISTER)
-            lanes = None
-            if flight.result.has_lanes:
+            lanes, bare = None, self.registers.uniform and not flight.result.partial
+            if flight.result.whole_exchange or (flight.result.has_lanes and not bare):
                 narrow = b.trunc(bits, ir.IntType(self.lanes))
                 lanes = b.bitcast(narrow, ir.VectorType(BIT, self.lanes))
-            came = b.icmp_signed("<", bits, REGISTER(0))
+            sure = flight in self.plan.sure[self.entry]
+            came = None if sure else b.icmp_signed("<", bits, REGISTER(0))
             content = b.load(value, typ=self._kind(flight))
             arrived = Sent(flight, content, came, lanes)
             self.landings.append(Landing(flight.remaining, arrived, -1))
@@ -45,11 +46,15 @@ class Turn(Frame):
 
     def _packets(self) -> None:
         clock = 0
+        self.multiplied = 0
         for issue in self.stretch.issues:
             self._land(clock, issue.time)
             clock = issue.time + 1
             self._issue(issue.time, issue.packet)
         self._land(clock, self.stretch.cycles - 1)
+        if self.multiplied:
+            count = self.builder.mul(self.lane_count, REGISTER(self.multiplied))
+            self._add("vmac_lanes", count)
 
     def _issue(self, time: int, packet: int) -> None:
         """Emit one packet: all reads and computations, then its stores."""
@@ -72,16 +77,30 @@ class Turn(Frame):
 
     def _count_multiplies(self) -> None:
         """Add the enabled lanes of the packet's VMAC slots to the counter."""
-        b, done = self.builder, dict[int, tuple[Value, int]]()
-        for allowed, lanes in self.translator.multiplied:
-            if allowed is not None and lanes is self.registers.enabled():
-                none = ir.Constant(lanes.type, [0] * self.lanes)
-                lanes = b.select(allowed, lanes, none)
-            done[id(lanes)] = (lanes, done.get(id(lanes), (lanes, 0))[1] + 1)
+        b, always = self.builder, 0
+        for allowed, own in self.translator.multiplied:
+            if allowed is None and own is None:
+                always += 1
+                continue
+            lanes = self._lanes_at_all() if own is None else self._count(own)
+            if allowed is not None:
+                lanes = b.select(allowed, lanes, REGISTER(0))
+            self._add("vmac_lanes", lanes)
         self.translator.multiplied.clear()
-        for lanes, times in done.values():
-            bits = b.zext(b.bitcast(lanes, ir.IntType(self.lanes)), REGISTER)
-            self._add("vmac_lanes", b.mul(b.ctpop(bits), REGISTER(times)))
+        if self.registers.uniform:
+            self.multiplied += always
+        elif always:
+            self._add("vmac_lanes", b.mul(self._lanes_at_all(), REGISTER(always)))
+
+    def _lanes_at_all(self) -> Value:
+        if self.registers.uniform:
+            return self.lane_count
+        return self.builder.ctpop(self.registers.read(LANE_MASK))
+
+    def _count(self, own: Value) -> Value:
+        b = self.builder
+        lanes = b.and_(self.registers.enabled(), own)
+        return b.ctpop(b.zext(b.bitcast(lanes, ir.IntType(self.lanes)), REGISTER))
 
     def _take_branches(self, time: int) -> None:
         b, latency = self.builder, self.plan.machine.latency["branch"]
@@ -132,7 +151,7 @@ class Turn(Frame):
             value = b.and_(value, REGISTER((1 << self.lanes) - 1))
         if one.mask is not None:
             value = b.select(one.mask, value, old)
-        elif one.sent is not None:
+        if one.sent is not None:
             value = b.select(one.sent, value, old)
         self.registers.write(target, value)
 
@@ -168,7 +187,10 @@ class Turn(Frame):
             if landing.sent.sent is not None:
                 meets = b.and_(meets, landing.sent.sent)
         masks = [landing.sent.mask for landing in (first, second)]
+        masks = [self.registers.enabled() if mask is None else mask for mask in masks]
         if not port and one.has_lanes and other.has_lanes:
+            if self.registers.uniform:
+                masks[0] = b.and_(masks[0], self.registers.enabled())
             common = b.bitcast(b.and_(*masks), ir.IntType(self.lanes))
             meets = b.and_(meets, b.icmp_unsigned("!=", common, ir.IntType(self.lanes)(0)))
         self.fault(meets)
