@@ -12,7 +12,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -113,24 +113,24 @@ class Kernel:
     def name(self) -> str:
         return self.definition.name
 
-    @property
+    @cached_property
     def p(self) -> Parameters:
         """The parameters as attributes."""
         return Parameters(self.name, self.params)
 
-    @property
+    @cached_property
     def inputs(self) -> Mapping[str, Tensor]:
         return _shapes(self, self.definition.inputs)
 
-    @property
+    @cached_property
     def outputs(self) -> Mapping[str, Tensor]:
         return _shapes(self, self.definition.outputs)
 
-    @property
+    @cached_property
     def work(self) -> Work:
         return self.definition.work(self.p)
 
-    @property
+    @cached_property
     def compulsory_bytes(self) -> int:
         """Bytes of every input and output once, as the chip stores them."""
         tensors = [*self.inputs.values(), *self.outputs.values()]
