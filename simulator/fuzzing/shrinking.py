@@ -22,7 +22,9 @@ from simulator.fuzzing.comparing import Verdict
 
 Judge = Callable[[Case], Verdict]
 
-SECONDS = 60.0
+Cut = Callable[[Program, int, int], Program]
+
+SECONDS = 120.0
 """How long one program is cut down at most."""
 
 HARMLESS = ("in which no result has landed yet", "where nothing was stored, placed or transferred")
@@ -44,8 +46,8 @@ class _Shrinking:
             before = self.case
             self._cut_overrides()
             self._try_each(_with_less_data)
-            self._cut_packets()
-            self._cut_operations()
+            self._cut(_operations, without_operations)
+            self._cut(_packets, without_packets)
             self._try_each(_simpler_operations)
             changed = self.case is not before
         return self.case
@@ -75,26 +77,15 @@ class _Shrinking:
             except Ftm7004Error:
                 continue
 
-    def _cut_packets(self) -> None:
-        """Take away runs of packets, long ones first."""
-        length = max(1, len(self.case.program.packets) // 2)
-        while length:
-            first = 0
-            while first < len(self.case.program.packets) and not self._late:
-                smaller = without_packets(self.case.program, first, length)
-                if not self._accept(evolve(self.case, program=smaller)):
-                    first += length
-            length //= 2
-
-    def _cut_operations(self) -> None:
-        """Take away operations, many at once first."""
-        length = max(1, _count(self.case.program) // 2)
-        while length:
-            first = 0
-            while first < _count(self.case.program) and not self._late:
-                smaller = without_operations(self.case.program, first, length)
-                if not self._accept(evolve(self.case, program=smaller)):
-                    first += length
+    def _cut(self, count: Callable[[Program], int], without: Cut) -> None:
+        """Take away packets or operations, many at once first, the last first."""
+        length = max(1, count(self.case.program) // 2)
+        while length and not self._late:
+            first = count(self.case.program) - length
+            while first > -length and not self._late:
+                smaller = without(self.case.program, max(first, 0), length + min(first, 0))
+                self._accept(evolve(self.case, program=smaller))
+                first -= length
             length //= 2
 
     def _try_each(self, variants: Callable[[Case], Iterator[Callable[[Case], Case]]]) -> None:
@@ -118,7 +109,11 @@ def without_packets(program: Program, first: int, count: int) -> Program:
     return evolve(program, packets=packets, labels=labels)
 
 
-def _count(program: Program) -> int:
+def _packets(program: Program) -> int:
+    return len(program.packets)
+
+
+def _operations(program: Program) -> int:
     return sum(len(packet.operations) for packet in program.packets)
 
 
