@@ -8,6 +8,7 @@ in which they run does not matter. All timing of transfers and barriers is in `e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,32 +19,43 @@ from isa.program import Program
 from simulator.checking.checker import Checker
 from simulator.chip_record import (
     ADDRESS,
+    ARRIVED,
     CHANNEL,
     CORE_CHANNEL,
+    CORE_CODE,
     CORE_CYCLE,
+    CORE_QUEUED,
+    CORE_SETTLED,
     CORE_STALL,
     CORE_STATUS,
     CULPRIT,
     DESTINATION,
     END,
+    ENTRY_SIZE,
     FROM,
     ID,
     LAST_JOINED,
     MODE,
     NONE,
     PACKET,
+    QUEUE,
+    REFUSAL,
     SOURCE,
+    STARTED_BY,
+    TIME,
     core_address,
 )
 from simulator.compiled.core import Compiled, CompiledCore
+from simulator.compiled.native_chip import NativeChip
+from simulator.compiled.rounds import DONE, STOPPED
 from simulator.dma import checked_transfer, plane_at
-from simulator.events import BUSY, DISAGREES, OTHER_SOURCE, Events
+from simulator.events import BUSY, DISAGREES, Events
 from simulator.logs import Transfers
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
 from simulator.release import NOTHING_STARTED
-from simulator.requests import prepare
+from simulator.requests import LEGAL, prepare
 from simulator.result import CAUSES, ChipResult, Tracer, TransferResult
 from simulator.starts import launch
 from simulator.state import Status
@@ -93,6 +105,7 @@ class Chip:
         runs for every broken rule.
         """
         with quiet_floats():
+            self._run_compiled(cycle_limit, progress)
             while any(core.status is not Status.HALTED for core in self.cores):
                 for core in self.cores:
                     self._run_core(core, cycle_limit, progress)
@@ -103,10 +116,52 @@ class Chip:
             pass
         return self._result()
 
+    def _run_compiled(self, cycle_limit: int, progress: Progress | None) -> None:
+        """Run compiled cores to the end, or to the round in which something is wrong."""
+        cores = [core for core in self.cores if isinstance(core, CompiledCore)]
+        if not cores:
+            return
+        native = NativeChip(self.events, cores, self.ddr, cycle_limit, self.timing_only)
+        outcome = native.run(progress)
+        if outcome == STOPPED:
+            for core in native.cores:
+                self._finish_round(core, cycle_limit, progress)
+        if outcome != DONE:
+            self._unblock()
+
+    def _finish_round(
+        self, core: CompiledCore, cycle_limit: int, progress: Progress | None
+    ) -> None:
+        """Do what is left of a core's part in the last round: its starts, and where it is stuck."""
+        record = self.events.record
+        at = core_address(record, core.number)
+        queue, settled = at + QUEUE, record[at + CORE_SETTLED]
+        if record[CULPRIT] == core.number and record[REFUSAL] != LEGAL:
+            self._refuse_queued(core, queue + (settled - 1) * ENTRY_SIZE, record[REFUSAL])
+        for number in range(settled, record[at + CORE_QUEUED]):
+            entry = queue + number * ENTRY_SIZE
+            identity = launch(record, core.number, entry)
+            if identity < 0:
+                self._refuse_queued(core, entry, identity)
+        if core.status is Status.RUNNING:
+            core.go_on(record[at + CORE_CODE], cycle_limit, progress)
+        if not record[ARRIVED] >> core.number & 1:
+            self._note_stop(core, cycle_limit)
+
+    def _refuse_queued(self, core: CompiledCore, entry: int, refusal: int) -> NoReturn:
+        """Raise the error of a start that the core has left behind."""
+        record = self.events.record
+        core.stand_at(record[entry + STARTED_BY], record[entry + TIME])
+        raise SimulationError(f"{core.where()}: {self._refused(refusal, entry)}")
+
     def _run_core(self, core: Core, cycle_limit: int, progress: Progress | None) -> None:
         if core.status is not Status.RUNNING:
             return
         core.run(cycle_limit, progress)
+        self._note_stop(core, cycle_limit)
+
+    def _note_stop(self, core: Core, cycle_limit: int) -> None:
+        """Take note of why a core stopped."""
         if core.status is Status.RUNNING:
             raise SimulationError(
                 f"{core.where()}: still running at the limit of {cycle_limit:,} cycles; raise it "
@@ -179,23 +234,25 @@ class Chip:
 
     def _launch(self, core: Core, entry: int) -> int:
         """Pass a start on to the DDR; return the transfer's id."""
-        record = self.events.record
-        identity = launch(record, core.number, entry)
+        identity = launch(self.events.record, core.number, entry)
         self.events.refuse_early(identity, core.number, core.cycle)
-        if identity == BUSY:
-            channel = record[entry + CHANNEL]
-            raise SimulationError(
-                f"starts a transfer on channel {channel}, whose last transfer was not waited for"
-            )
-        if identity == DISAGREES:
-            raise SimulationError("the cores of a broadcast give different sizes")
-        if identity == OTHER_SOURCE:
-            first = plane_at(record, record[LAST_JOINED] + SOURCE)
-            raise SimulationError(
-                "the cores of a broadcast must read the same source: "
-                f"{first} on one core, {plane_at(record, entry + FROM)} on another"
-            )
+        if identity < 0:
+            raise SimulationError(self._refused(identity, entry))
         return identity
+
+    def _refused(self, refusal: int, entry: int) -> str:
+        """Say why a start was refused."""
+        record = self.events.record
+        if refusal == BUSY:
+            channel = record[entry + CHANNEL]
+            return f"starts a transfer on channel {channel}, whose last transfer was not waited for"
+        if refusal == DISAGREES:
+            return "the cores of a broadcast give different sizes"
+        first = plane_at(record, record[LAST_JOINED] + SOURCE)
+        return (
+            "the cores of a broadcast must read the same source: "
+            f"{first} on one core, {plane_at(record, entry + FROM)} on another"
+        )
 
     def _forget(self, core: Core, request: TransferRequest) -> None:
         """Note, in a timing-only run, that words of SM now hold tensor data nobody knows."""

@@ -50,7 +50,8 @@ LATEST_ARRIVAL = 27
 CULPRIT = 28  # number of the core that did what was refused last
 FINISHED_ROWS = 29  # rows of the log of transfers that have ended
 STALL_ROWS = 30  # rows of the log of stalls
-DDR = 31  # address of the first resource, behind the header
+REFUSAL = 31  # why its start was refused
+DDR = 32  # address of the first resource, behind the header
 
 # A resource. A slot opens with these fields too: a transfer's own cap is a resource of its own.
 LEFT = 0  # units per cycle not given away yet
@@ -98,13 +99,14 @@ CORE_CYCLE = 3  # at which it blocked, or at which it goes on
 CORE_CAUSE = 4  # why it stood still before it went on: number of the cause in `result.CAUSES`
 CORE_TRANSFER = 5  # that it stood still for; NONE at a barrier
 CORE_STALL = 6  # cycles it stood still
-CORE_QUEUED = 7  # entries in use: starts that have not been passed on to the DDR
 # The compiled engine's own:
+CORE_SETTLED = 7  # entries that have been passed on to the DDR
 CORE_CODE = 8  # why its code returned
 CORE_SLICE = 9  # issue time at which it returns to Python
 HOST_RECORD = 10  # address on the host of its record
 HOST_NUMBERS = 11  # and of the first of the record's numbers
 HOST_DESCRIPTOR = 12  # and of the descriptor that it starts
+CORE_QUEUED = 13  # entries in use
 QUEUE = 16  # entries, one a channel: nobody can start more without a wait
 
 # An entry: one start

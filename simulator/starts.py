@@ -66,9 +66,9 @@ OTHER_SOURCE = -7  # the members of a broadcast read different planes
 
 
 def launch(record: Record, core: int, entry: int) -> int:
-    """Request the transfer of a legal entry; return its id, or why it is refused, as `start`.
+    """Request the transfer of a legal entry; return its id, or why it is refused.
 
-    OTHER_SOURCE is found too late to change nothing: the run is over then.
+    That is as for `start`, or OTHER_SOURCE, where something has changed: the run is over then.
     """
     mask = record[entry + GROUP] if record[entry + GROUP] != 0 else 1 << core
     channel = record[entry + CHANNEL]

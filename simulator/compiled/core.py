@@ -36,6 +36,7 @@ from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.record import Record, aligned
 from simulator.compiled.stretches import Entry, stretches
+from simulator.logs import Stalls
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.reference.decode import AnyWrite, ExchangeWrite, Write
@@ -43,6 +44,8 @@ from simulator.result import CoreResult
 from simulator.state import Status
 
 SCALAR_FILES = (File.SCALAR, File.ADDRESS, File.OFFSET)
+
+RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
 SLICE = 1 << 26
 """Cycles between two reports of progress, and chances to be interrupted."""
@@ -66,18 +69,19 @@ class Compiled:
             program, machine, cut, numbers, sends, flights,
             surely_in_flight(program, sure, cut, flights), Record(machine, numbers, flights),
         )  # fmt: skip
-        self.run = self._function(self.plan)
+        self.address = self._address(self.plan)
+        self.run = RUN(self.address)
 
     @cached_property
     def run_masked(self) -> Callable[[int], int]:
         """Run like `run`, from where that ended with `Code.MASKS`; compiled when it is needed."""
-        return self._function(evolve(self.plan, masked=True))
+        return RUN(self._address(evolve(self.plan, masked=True)))
 
-    def _function(self, plan: Plan) -> Callable[[int], int]:
+    def _address(self, plan: Plan) -> int:
         key = fingerprint(plan.program, plan.machine, int(plan.masked))
         library = from_object(cached(key, lambda: _object_code(plan)))
         self.libraries.append(library)
-        return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library.address("run"))
+        return library.address("run")
 
 
 def _object_code(plan: Plan) -> bytes:
@@ -110,6 +114,10 @@ class CompiledCore(Core):
         self.numbers["core"][0] = number
         self.numbers["array"][0] = self.array_memory.words.ctypes.data
         self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
+        first = self.layout.descriptor
+        self.descriptor = self.record[first : first + 4 * DESCRIPTOR_WORDS].view(np.uint32)
+        self.logged: Stalls | None = None
+        """The stalls of a run that compiled code brought to its end."""
         self.interpreting = self.begun = self.faulty = False
 
     def _lane_mask(self) -> Any:
@@ -121,9 +129,7 @@ class CompiledCore(Core):
         if self.interpreting:
             self._run_interpreted(until, progress)
             return
-        if not self.begun:
-            self.begun = True
-            self._give_registers()
+        self.give_registers()
         while self.status is Status.RUNNING and not self.interpreting:
             limit = min(until, self.cycle + SLICE)
             self.numbers["stalled"][0], self.numbers["limit"][0] = self.stalled, limit
@@ -132,7 +138,7 @@ class CompiledCore(Core):
                 code = Code(self.compiled.run_masked(self.record.ctypes.data))
             self.issue = int(self.numbers["issue"][0])
             if code is Code.START:
-                self._start_transfer()
+                self.start_transfer()
             elif code in BLOCKING:
                 self.status, self.channel = BLOCKING[code], int(self.numbers["channel"][0])
                 self.blocked_packet = int(self.numbers["last"][0])
@@ -159,13 +165,21 @@ class CompiledCore(Core):
                 "engine 'reference' to see it"
             )
 
-    def _start_transfer(self) -> None:
-        first = self.layout.descriptor
-        words = self.record[first : first + 4 * DESCRIPTOR_WORDS].view(np.uint32).tolist()
+    def go_on(self, code: int, until: int, progress: Callable[[int, int], None] | None) -> None:
+        """Do what the chip's compiled loop could not: a start, or all from the last stretch on."""
+        if code in (Code.LIMIT, Code.FAULT, Code.END):
+            self.faulty = code == Code.FAULT
+            self._interpret()
+        else:
+            self.start_transfer()
+        self.run(until, progress)
+
+    def start_transfer(self) -> None:
+        """Start the transfer that compiled code has left in the record."""
         after, self.packet = self.issue, int(self.numbers["last"][0])
         self.issue -= 1
         try:
-            self.start(self, int(self.numbers["channel"][0]), words)
+            self.start(self, int(self.numbers["channel"][0]), self.descriptor.tolist())
         except SimulationError as error:
             raise SimulationError(f"{self.where()}: {error}") from None
         self.issue = after
@@ -188,8 +202,23 @@ class CompiledCore(Core):
         for flight in self.compiled.plan.flights[entry]:
             self._put_in_flight(entry, flight)
 
-    def _give_registers(self) -> None:
-        """Write the registers to the record."""
+    def take_position(self, status: int, channel: int, packet: int) -> None:
+        """Take over where compiled code has come to."""
+        self.issue, self.stalled = (int(self.numbers[name][0]) for name in ("issue", "stalled"))
+        self.channel, self.blocked_packet = channel, packet
+        self.status = Status(status) if status in BLOCKING.values() else Status.RUNNING
+        if self.status is Status.HALTED:
+            self._take_registers()
+
+    def stand_at(self, packet: int, cycle: int) -> None:
+        """Go back to a packet that the core is past, for the message of an error there."""
+        self.status, self.packet, self.issue = Status.RUNNING, packet, cycle - self.stalled
+
+    def give_registers(self) -> None:
+        """Write the registers to the record, before its code runs for the first time."""
+        if self.begun:
+            return
+        self.begun = True
         for file in SCALAR_FILES:
             first, count = self.layout.files[file], FILE_LENGTH[file]
             self.record[first : first + 8 * count].view(np.int64)[:] = self.scalar_file(file)
@@ -234,8 +263,9 @@ class CompiledCore(Core):
         for entry, count in zip(self.compiled.entries, counts, strict=True):
             for issue in self.compiled.plan.stretches[entry].issues:
                 executed[issue.packet] += count
+        stalls = dict(self.stalls) if self.logged is None else self.logged
         lanes = self.vmac_lanes + int(self.numbers["vmac_lanes"][0])
-        return CoreResult(self.cycle, tuple(executed), dict(self.stalls), lanes)
+        return CoreResult(self.cycle, tuple(executed), stalls, lanes)
 
 
 def _with_margins(memory: Memory) -> Memory:

@@ -115,6 +115,7 @@ def align_stack(function: ir.Function) -> None:
 def _simplify(parsed: binding.ModuleRef, host: Host) -> None:
     """Turn memory slots into values and tidy up; loops are neither unrolled nor vectorised."""
     passes = binding.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()

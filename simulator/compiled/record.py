@@ -22,9 +22,9 @@ ALIGNMENT = 64
 
 NUMBERS = (
     "next", "code", "channel", "issue", "stalled", "limit", "vmac_lanes", "core", "array",
-    "scalar", "last",
+    "scalar", "last", "shadow",
 )  # fmt: skip
-"""Fields of 64 bits."""
+"""Fields of 64 bits, one behind the other."""
 
 
 class Record:

@@ -9,6 +9,7 @@ The chip runs a core until it blocks (wait, barrier, halt) and tells it when to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,9 +69,6 @@ class Core:
         self.unknown_words: set[int] = set()
         self.vector_words = CoreVectorWords(self.lanes)
         self.scalar_words = CoreScalarWords(self)
-        self.steps = [
-            decode_packet(packet, machine, program, at) for at, packet in enumerate(program.packets)
-        ]
         self.durations = [packet.cycles for packet in program.packets]
         self.executed = [0] * len(program.packets)
         self.stalls: dict[StallPlace, int] = {}
@@ -78,6 +76,12 @@ class Core:
         for address, words in program.scalar_data[number] if program.scalar_data else ():
             index = self.scalar_memory.index(address, len(words))
             self.scalar_memory.words[index : index + len(words)] = words
+
+    @cached_property
+    def steps(self) -> list[tuple[Step, ...]]:
+        """What each packet does; compiled code does without."""
+        packets = enumerate(self.program.packets)
+        return [decode_packet(packet, self.machine, self.program, at) for at, packet in packets]
 
     def _reset_registers(self) -> None:
         self.scalars: list[Any] = [0] * FILE_LENGTH[File.SCALAR]

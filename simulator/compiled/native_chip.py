@@ -1,0 +1,190 @@
+"""A run of all cores as machine code: the chip's compiled loop, its threads and its slices.
+
+Called by the chip when its cores are compiled. Python comes back several times a second, to look
+for an interrupt and to report progress, when a log is full, and when a core needs it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from threading import Thread
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+
+from simulator.chip_record import (
+    CHANNELS,
+    CORE_CYCLE,
+    CORE_SLICE,
+    CORE_STATUS,
+    CORES,
+    FINISHED_ROWS,
+    HOST_DESCRIPTOR,
+    HOST_NUMBERS,
+    HOST_RECORD,
+    STALL_ROWS,
+    core_address,
+)
+from simulator.compiled import rounds
+from simulator.compiled.cache import cached
+from simulator.compiled.core import CompiledCore
+from simulator.compiled.fingerprint import code_key
+from simulator.compiled.integer_code import IntegerCode
+from simulator.compiled.native import Library, from_object, to_object
+from simulator.compiled.record import NUMBERS, aligned
+from simulator.events import Events
+from simulator.logs import STALL_CORE, STALL_SIZE, Log, Stalls
+from simulator.memory import Memory
+
+Progress = Callable[[int, int], None]
+
+VARIABLE = "FTM7004_THREADS"
+"""Environment variable that says how many threads of the host run the cores."""
+
+FIRST_BUDGET = 20_000
+"""Packets that a core runs before Python comes back for the first time."""
+
+SLICE_SECONDS = 0.1
+"""About how long Python stays away."""
+
+
+class NativeChip:
+    """The cores of one run and what their threads share."""
+
+    def __init__(
+        self,
+        events: Events,
+        cores: Sequence[CompiledCore],
+        ddr: Memory,
+        limit: int,
+        timing_only: bool = False,
+    ) -> None:
+        self.events = events
+        self.cores = sorted(cores, key=lambda core: core.number)
+        self.threads = host_threads(len(cores))
+        self.stalls = Log(STALL_SIZE)
+        self._budget = FIRST_BUDGET
+        self._record: Any = aligned(8 * len(events.record)).view(np.int64)
+        self._record[:] = events.record
+        self._team = aligned(8 * rounds.TEAM_SIZE).view(np.int64)
+        self._team[rounds.RECORD] = self._record.ctypes.data
+        self._team[rounds.RUN] = self.cores[0].compiled.address
+        self._team[rounds.LIMIT] = limit
+        self._team[rounds.DDR_WORDS] = ddr.words.ctypes.data
+        self._team[rounds.TIMING_ONLY] = timing_only
+        for core in self.cores:
+            at = core_address(self._record, core.number)
+            core.give_registers()
+            self._record[at + HOST_RECORD] = core.record.ctypes.data
+            self._record[at + HOST_NUMBERS] = core.numbers[NUMBERS[0]].ctypes.data
+            self._record[at + HOST_DESCRIPTOR] = core.descriptor.ctypes.data
+            self._record[at + CORE_STATUS] = int(core.status)
+
+    def run(self, progress: Progress | None) -> int:
+        """Run to the end, or to where Python has to go on; return the last round's outcome.
+
+        The cores and the record of the events then are as compiled code left them.
+        """
+        outcome = rounds.SLICE_OVER
+        threads = 1  # a short run is over before others could help
+        while outcome in (rounds.SLICE_OVER, rounds.FULL):
+            self._make_room()
+            self._slice()
+            began = time.perf_counter()
+            outcome = self._work(threads)
+            if outcome == rounds.SLICE_OVER:
+                threads = self.threads
+                self._adapt(time.perf_counter() - began)
+                self._report(progress)
+        self.events.record = self._record.tolist()
+        rows = self.stalls.rows(self.events.record[STALL_ROWS])
+        for core in self.cores:
+            at = core_address(self.events.record, core.number)
+            core.take_position(*self.events.record[at : at + CORE_CYCLE])
+            core.logged = Stalls(rows[rows[:, STALL_CORE] == core.number])
+        if outcome != rounds.DONE:
+            for core in self.cores:
+                core.stalls, core.logged = dict(core.logged or {}), None
+        return outcome
+
+    def _make_room(self) -> None:
+        cores, channels = int(self._record[CORES]), int(self._record[CHANNELS])
+        self.events.log.make_room(int(self._record[FINISHED_ROWS]), cores * channels)
+        self.stalls.make_room(int(self._record[STALL_ROWS]), cores)
+        for log, address, room in (
+            (self.events.log, rounds.FINISHED_LOG, rounds.FINISHED_ROOM),
+            (self.stalls, rounds.STALL_LOG, rounds.STALL_ROOM),
+        ):
+            self._team[address] = log.flat.ctypes.data
+            self._team[room] = len(log.flat) // log.size
+
+    def _slice(self) -> None:
+        """Let every core run for another budget of packets."""
+        for core in self.cores:
+            at = core_address(self._record, core.number)
+            self._record[at + CORE_SLICE] = core.numbers["issue"][0] + self._budget
+
+    def _adapt(self, seconds: float) -> None:
+        """Choose the budget so that a slice takes about as long as it should."""
+        factor = SLICE_SECONDS / max(seconds, 1e-6)
+        self._budget = max(FIRST_BUDGET, int(self._budget * min(4.0, factor)))
+
+    def _report(self, progress: Progress | None) -> None:
+        if progress is not None:
+            for core in self.cores:
+                progress(core.number, int(core.numbers["issue"][0] + core.numbers["stalled"][0]))
+
+    def _work(self, threads: int) -> int:
+        """Run rounds on so many threads, this one being one of them; return how they ended."""
+        team = self._team
+        team[rounds.THREADS], team[rounds.ABANDONED] = threads, 0
+        team[rounds.NEXT_CORE] = team[rounds.MET] = 0
+        address, outcome = team.ctypes.data, rounds.GO_ON
+        others = [Thread(target=work(), args=(address,)) for _ in range(threads - 1)]
+        try:
+            for other in others:
+                other.start()
+            outcome = work()(address)
+        finally:
+            # After an interrupt, the others must not wait for this one.
+            team[rounds.ABANDONED] = 1
+            for other in others:
+                if other.ident is not None:
+                    other.join()
+        return int(outcome)
+
+
+def host_threads(cores: int) -> int:
+    """Return how many threads run so many cores: FTM7004_THREADS, or what the host has."""
+    if not all(binding.address_of_symbol(name) for name in ("sched_yield", "usleep")):
+        return 1
+    asked = os.environ.get(VARIABLE, "")
+    return max(1, min(cores, int(asked) if asked.isdecimal() else _processors()))
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _library() -> Library:
+    return from_object(cached(code_key(["chip"]), _code))
+
+
+def _code() -> bytes:
+    module = ir.Module()
+    IntegerCode(module).add(rounds.work, exported=True)
+    return to_object(module)
+
+
+@cache
+def work() -> Any:
+    """Return the chip's compiled loop."""
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(_library().address("work"))

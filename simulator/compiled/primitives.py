@@ -1,0 +1,196 @@
+"""What integer code may call that is no arithmetic: memory by address, other code, other threads.
+
+Every primitive is a Python function, which does the same for one thread, and a writer of LLVM IR.
+Called by the chip's loop over its cores (`simulator.compiled.rounds`) and the copies of transfers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from llvmlite import binding, ir
+
+from simulator.chip_record import Record
+
+Words = Any
+"""Flat unsigned 32-bit words."""
+Flags = Any
+"""Flat bytes."""
+
+INTEGER = ir.IntType(64)
+POINTER = ir.PointerType()
+VOID = ir.VoidType()
+UNBOUNDED = 1 << 40
+"""Items of memory that is known by its address alone."""
+
+PAUSES = {"x86_64": ("llvm.x86.sse2.pause", []), "aarch64": ("llvm.aarch64.hint", [1])}
+"""What says to a processor that its thread waits in a loop: LLVM's name and arguments."""
+
+
+@frozen
+class Primitive:
+    """How a primitive is written, and the kind of what it returns."""
+
+    write: Callable[..., Any]
+    result: str = "int"
+
+
+PRIMITIVES: dict[Any, Primitive] = {}
+
+
+def primitive(
+    write: Callable[..., Any], result: str = "int"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a Python function as a primitive."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        PRIMITIVES[function] = Primitive(write, result)
+        return function
+
+    return register
+
+
+# Memory -----------------------------------------------------------------------------------------
+
+
+def _pointer(b: ir.IRBuilder, address: Any) -> Any:
+    return b.inttoptr(address, POINTER)
+
+
+def _memory(address: int, kind: Any) -> Any:
+    size = ctypes.sizeof(kind)
+    return np.ctypeslib.as_array((kind * (UNBOUNDED // size)).from_address(address))
+
+
+@primitive(_pointer, "Record")
+def record_at(address: int) -> Record:
+    """Return the 64-bit integers at an address of the host."""
+    found: Record = _memory(address, ctypes.c_int64)
+    return found
+
+
+@primitive(_pointer, "Words")
+def words_at(address: int) -> Words:
+    """Return the words at an address of the host."""
+    return _memory(address, ctypes.c_uint32)
+
+
+@primitive(_pointer, "Flags")
+def flags_at(address: int) -> Flags:
+    """Return the bytes at an address of the host."""
+    return _memory(address, ctypes.c_uint8)
+
+
+def _copy(b: ir.IRBuilder, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
+    word = ir.IntType(32)
+    places = [b.gep(words, [n], source_etype=word) for words, n in ((target, to), (source, at))]
+    copy = _declared(b, "llvm.memcpy.p0.p0.i64", VOID, POINTER, POINTER, INTEGER, ir.IntType(1))
+    b.call(copy, [*places, b.shl(count, INTEGER(2)), ir.IntType(1)(0)])
+    return INTEGER(0)
+
+
+@primitive(_copy)
+def copy_run(target: Words, to: int, source: Words, at: int, count: int) -> int:
+    """Copy `count` words from item `at` of the source to item `to` of the target."""
+    target[to : to + count] = source[at : at + count]
+    return 0
+
+
+# Code -------------------------------------------------------------------------------------------
+
+
+def _call(b: ir.IRBuilder, function: Any, argument: Any) -> Any:
+    written = ir.FunctionType(INTEGER, [POINTER])
+    return b.call(b.inttoptr(function, written.as_pointer()), [b.inttoptr(argument, POINTER)])
+
+
+@primitive(_call)
+def call(function: int, argument: int) -> int:
+    """Call machine code at an address with the address of a record."""
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(function)(argument))
+
+
+# Threads ----------------------------------------------------------------------------------------
+
+
+def _fetch_add(b: ir.IRBuilder, record: Any, at: Any, amount: Any) -> Any:
+    return b.atomic_rmw("add", b.gep(record, [at], source_etype=INTEGER), amount, "acq_rel")
+
+
+@primitive(_fetch_add)
+def fetch_add(record: Record, at: int, amount: int) -> int:
+    """Add to an item that other threads add to as well, and return what it was."""
+    before = record[at]
+    record[at] += amount
+    return before
+
+
+def _see(b: ir.IRBuilder, record: Any, at: Any) -> Any:
+    return b.load_atomic(b.gep(record, [at], source_etype=INTEGER), "acquire", 8, typ=INTEGER)
+
+
+@primitive(_see)
+def see(record: Record, at: int) -> int:
+    """Return an item that another thread may change, and all that it did before."""
+    return record[at]
+
+
+def _show(b: ir.IRBuilder, record: Any, at: Any, value: Any) -> Any:
+    b.atomic_rmw("xchg", b.gep(record, [at], source_etype=INTEGER), value, "release")
+    return INTEGER(0)
+
+
+@primitive(_show)
+def show(record: Record, at: int, value: int) -> int:
+    """Set an item for other threads to see, with all that was done before."""
+    record[at] = value
+    return 0
+
+
+def _pause(b: ir.IRBuilder) -> Any:
+    found = PAUSES.get(str(binding.get_process_triple()).split("-")[0])
+    if found is not None:
+        name, arguments = found
+        short = ir.IntType(32)
+        paused = _declared(b, name, VOID, *[short for _ in arguments])
+        b.call(paused, [short(argument) for argument in arguments])
+    return INTEGER(0)
+
+
+@primitive(_pause)
+def pause() -> int:
+    """Let the processor know that this thread only waits."""
+    return 0
+
+
+def _sleep(b: ir.IRBuilder, microseconds: Any) -> Any:
+    short = ir.IntType(32)
+    sleep = _declared(b, "usleep", short, short)
+    b.call(sleep, [b.trunc(microseconds, short)])
+    return INTEGER(0)
+
+
+@primitive(_sleep)
+def sleep(microseconds: int) -> int:
+    """Give this thread's processor to others for a while."""
+    return 0
+
+
+def _yield(b: ir.IRBuilder) -> Any:
+    b.call(_declared(b, "sched_yield", ir.IntType(32)), [])
+    return INTEGER(0)
+
+
+@primitive(_yield)
+def let_others_run() -> int:
+    """Let other threads have this thread's processor, if they want it."""
+    return 0
+
+
+def _declared(b: ir.IRBuilder, name: str, result: Any, *arguments: Any) -> Any:
+    found = b.module.globals.get(name)
+    return found or ir.Function(b.module, ir.FunctionType(result, arguments), name)

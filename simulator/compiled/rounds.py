@@ -1,0 +1,328 @@
+"""The chip's loop over its cores as machine code: one call of `work` for each thread of the host.
+
+In a *round* every running core runs to its next blocking point; its starts are queued and their
+data copied at once. When all cores are blocked, one thread passes the starts on in the order of the
+cores, lets go on what can (`simulator.release`), and the next round begins. All of it is functions
+in integers, which `simulator.compiled.native_chip` compiles and calls; values of a race-free
+program do not depend on time, so it does not matter which thread is ahead.
+"""
+
+from __future__ import annotations
+
+from isa.descriptor import DESCRIPTOR_WORDS
+from simulator.chip_record import (
+    ARRIVED,
+    CHANNEL,
+    CHANNELS,
+    CORE_CAUSE,
+    CORE_CHANNEL,
+    CORE_CODE,
+    CORE_CYCLE,
+    CORE_PACKET,
+    CORE_QUEUED,
+    CORE_SETTLED,
+    CORE_SLICE,
+    CORE_STALL,
+    CORE_STATUS,
+    CORE_TRANSFER,
+    CORES,
+    CULPRIT,
+    DDR_NUMBER,
+    ENTRY_SIZE,
+    FINISHED_ROWS,
+    FROM_MEMORY,
+    HOST_DESCRIPTOR,
+    HOST_NUMBERS,
+    HOST_RECORD,
+    IDLE,
+    QUEUE,
+    REFUSAL,
+    SM_NUMBER,
+    STALL_ROWS,
+    STARTED_BY,
+    TIME,
+    TO_MEMORY,
+    WORDS,
+    Record,
+    channel_address,
+    core_address,
+)
+from simulator.compiled.copying import copy, mark_unknown
+from simulator.compiled.frame import Code
+from simulator.compiled.primitives import (
+    call,
+    fetch_add,
+    flags_at,
+    let_others_run,
+    pause,
+    record_at,
+    see,
+    show,
+    sleep,
+    words_at,
+)
+from simulator.compiled.record import NUMBERS
+from simulator.logs import (
+    STALL_CAUSE,
+    STALL_CORE,
+    STALL_CYCLES,
+    STALL_PACKET,
+    STALL_SIZE,
+    STALL_TRANSFER,
+)
+from simulator.release import AT_BARRIER, NOTHING_STARTED, RUNNING, WAITING, arrive, unblock
+from simulator.requests import LEGAL, prepare
+from simulator.starts import launch
+from simulator.state import Status
+
+HALTED = int(Status.HALTED)
+STUCK = HALTED + 1
+"""Status of a core that Python has to look at."""
+
+LIMIT_CODE, START_CODE, WAIT_CODE = int(Code.LIMIT), int(Code.START), int(Code.WAIT)
+BARRIER_CODE, HALT_CODE = int(Code.BARRIER), int(Code.HALT)
+REFUSED = max(Code) + 1
+"""Instead of a code: a start that is not legal."""
+
+# Fields of a core's own record
+NEXT_CHANNEL, ISSUE = NUMBERS.index("channel"), NUMBERS.index("issue")
+STALLED, CORE_LIMIT = NUMBERS.index("stalled"), NUMBERS.index("limit")
+ARRAY, SCALAR = NUMBERS.index("array"), NUMBERS.index("scalar")
+LAST, SHADOW = NUMBERS.index("last"), NUMBERS.index("shadow")
+
+# What the threads share. Fixed while they run:
+RECORD = 0  # address of the chip's flat record
+RUN = 1  # address of the program's code
+LIMIT = 2  # cycle that no core may reach
+THREADS = 3
+FINISHED_LOG = 4  # addresses
+STALL_LOG = 5
+FINISHED_ROOM = 6  # rows
+STALL_ROOM = 7
+DDR_WORDS = 8  # address
+TIMING_ONLY = 9  # 1: transfers move nothing
+# What changes, each in a cache line of its own:
+NEXT_CORE = 16  # that nobody runs yet in this round
+MET = 24  # threads that have no more to do in this round
+ROUND = 32
+OUTCOME = 40
+ABANDONED = 41  # 1: Python gives up
+TEAM_SIZE = 48
+
+# Outcome of a round
+GO_ON = 0
+SLICE_OVER = 1  # a core has run for long: let Python look around
+FULL = 2  # a log needs room
+STOPPED = 3  # Python has to finish the round
+BLOCKED = 4  # no core can go on
+DONE = 5
+
+SPINS = 500
+"""Looks at what others do, a few tens of microseconds, before a thread offers its processor."""
+
+OFFERS = 50
+"""Offers of the processor before a thread sleeps."""
+
+NAP_MICROSECONDS = 50
+
+
+def work(team: Record) -> int:
+    """Run rounds together with the other threads; return how they ended."""
+    record = record_at(team[RECORD])
+    outcome = GO_ON
+    while outcome == GO_ON:
+        run_cores(team, record)
+        this_round = see(team, ROUND)
+        if fetch_add(team, MET, 1) == team[THREADS] - 1:
+            team[MET] = 0
+            team[NEXT_CORE] = 0
+            team[OUTCOME] = settle(team, record)
+            show(team, ROUND, this_round + 1)
+        else:
+            await_round(team, this_round)
+        outcome = team[OUTCOME] if see(team, ABANDONED) == 0 else STOPPED
+    return outcome
+
+
+def await_round(team: Record, this_round: int) -> None:
+    """Wait until the last thread has ended a round; burn no processor for long."""
+    looks = 0
+    while see(team, ROUND) == this_round and see(team, ABANDONED) == 0:
+        looks += 1
+        if looks < SPINS:
+            pause()
+        elif looks < SPINS + OFFERS:
+            let_others_run()
+        else:
+            sleep(NAP_MICROSECONDS)
+
+
+# What every thread does -------------------------------------------------------------------------
+
+
+def run_cores(team: Record, record: Record) -> None:
+    """Run cores that no other thread runs in this round, as long as there are any."""
+    core = fetch_add(team, NEXT_CORE, 1)
+    while core < record[CORES]:
+        if record[core_address(record, core) + CORE_STATUS] == RUNNING:
+            run_core(team, record, core)
+        core = fetch_add(team, NEXT_CORE, 1)
+
+
+def run_core(team: Record, record: Record, core: int) -> None:
+    """Run a core to its next blocking point, to the end of its slice, or until it is stuck."""
+    at = core_address(record, core)
+    numbers = record_at(record[at + HOST_NUMBERS])
+    numbers[CORE_LIMIT] = min(team[LIMIT], record[at + CORE_SLICE] + numbers[STALLED])
+    code = START_CODE
+    while code == START_CODE:
+        code = call(team[RUN], record[at + HOST_RECORD])
+        if code == START_CODE:
+            code = begin(team, record, core, numbers)
+    record[at + CORE_CODE] = code
+    record[at + CORE_CYCLE] = numbers[ISSUE] + numbers[STALLED]
+    record[at + CORE_CHANNEL] = numbers[NEXT_CHANNEL]
+    record[at + CORE_PACKET] = numbers[LAST]
+    record[at + CORE_STATUS] = status_after(code, numbers[CORE_LIMIT] < team[LIMIT])
+
+
+def status_after(code: int, sliced: int) -> int:
+    """Return the status of a core whose code returned."""
+    if code == WAIT_CODE:
+        return WAITING
+    if code == BARRIER_CODE:
+        return AT_BARRIER
+    if code == HALT_CODE:
+        return HALTED
+    if code == LIMIT_CODE and sliced != 0:
+        return RUNNING
+    return STUCK
+
+
+def begin(team: Record, record: Record, core: int, numbers: Record) -> int:
+    """Queue a start and move its data; return START_CODE, or REFUSED and change nothing."""
+    at = core_address(record, core)
+    queued = record[at + CORE_QUEUED]
+    channel = numbers[NEXT_CHANNEL]
+    if is_busy(record, core, channel) != 0:
+        return REFUSED
+    entry = at + QUEUE + queued * ENTRY_SIZE
+    record[entry + TIME] = numbers[ISSUE] - 1 + numbers[STALLED]
+    record[entry + CHANNEL] = channel
+    record[entry + STARTED_BY] = numbers[LAST]
+    words = words_at(record[at + HOST_DESCRIPTOR])
+    for word in range(DESCRIPTOR_WORDS):
+        record[entry + WORDS + word] = words[word]
+    if prepare(record, core, entry) != LEGAL:
+        return REFUSED
+    record[at + CORE_QUEUED] = queued + 1
+    move(team, record, entry, numbers)
+    return START_CODE
+
+
+def is_busy(record: Record, core: int, channel: int) -> int:
+    """Return 1 if a core's channel was not waited for, else 0; a core has as many entries."""
+    if record[channel_address(record, core, channel)] != IDLE:
+        return 1
+    at = core_address(record, core)
+    for number in range(record[at + CORE_QUEUED]):
+        if record[at + QUEUE + number * ENTRY_SIZE + CHANNEL] == channel:
+            return 1
+    return 0
+
+
+def move(team: Record, record: Record, entry: int, numbers: Record) -> None:
+    """Move a transfer's data; where numbers are left out, note what nobody knows any more."""
+    if team[TIMING_ONLY] == 0:
+        source = words_at(words_address(team, numbers, record[entry + FROM_MEMORY]))
+        target = words_at(words_address(team, numbers, record[entry + TO_MEMORY]))
+        copy(record, entry, source, target)
+    elif record[entry + TO_MEMORY] == SM_NUMBER and numbers[SHADOW] != 0:
+        mark_unknown(record, entry, flags_at(numbers[SHADOW]))
+
+
+def words_address(team: Record, numbers: Record, memory: int) -> int:
+    """Return the address on the host of the words of a memory, as a core sees it."""
+    if memory == DDR_NUMBER:
+        return team[DDR_WORDS]
+    return numbers[SCALAR] if memory == SM_NUMBER else numbers[ARRAY]
+
+
+# What one thread does between rounds ------------------------------------------------------------
+
+
+def settle(team: Record, record: Record) -> int:
+    """Pass on what the cores did, and let go on what can; return the outcome of the round."""
+    for core in range(record[CORES]):
+        if record[core_address(record, core) + CORE_STATUS] == RUNNING:
+            return SLICE_OVER
+    if pass_on(record) == STOPPED:
+        return STOPPED
+    if lacks_room(team, record) != 0:
+        return FULL
+    released = unblock(record, record_at(team[FINISHED_LOG]))
+    if released == NOTHING_STARTED:
+        return BLOCKED
+    if released == 0:
+        return DONE if all_halted(record) != 0 else BLOCKED
+    for core in range(record[CORES]):
+        if (released >> core) & 1 == 1:
+            resume(record, core, record_at(team[STALL_LOG]))
+    return GO_ON
+
+
+def pass_on(record: Record) -> int:
+    """Pass on the cores' starts and arrivals in the order of the cores; return how that ended.
+
+    STOPPED: `CULPRIT` is stuck, or its start is refused for the reason in `REFUSAL`.
+    """
+    for core in range(record[CORES]):
+        at = core_address(record, core)
+        while record[at + CORE_SETTLED] < record[at + CORE_QUEUED]:
+            entry = at + QUEUE + record[at + CORE_SETTLED] * ENTRY_SIZE
+            identity = launch(record, core, entry)
+            record[at + CORE_SETTLED] += 1
+            if identity < 0:
+                record[CULPRIT] = core
+                record[REFUSAL] = identity
+                return STOPPED
+        record[at + CORE_SETTLED] = 0
+        record[at + CORE_QUEUED] = 0
+        if record[at + CORE_STATUS] == STUCK:
+            record[CULPRIT] = core
+            record[REFUSAL] = LEGAL
+            return STOPPED
+        if record[at + CORE_STATUS] == AT_BARRIER and (record[ARRIVED] >> core) & 1 == 0:
+            arrive(record, core, record[at + CORE_CYCLE] - 1)
+    return GO_ON
+
+
+def lacks_room(team: Record, record: Record) -> int:
+    """Return 1 if what the next release may note does not fit a log, else 0."""
+    finished = record[FINISHED_ROWS] + record[CORES] * record[CHANNELS] > team[FINISHED_ROOM]
+    stalls = record[STALL_ROWS] + record[CORES] > team[STALL_ROOM]
+    return 1 if finished or stalls else 0
+
+
+def all_halted(record: Record) -> int:
+    """Return 1 if every core has halted, else 0."""
+    for core in range(record[CORES]):
+        if record[core_address(record, core) + CORE_STATUS] != HALTED:
+            return 0
+    return 1
+
+
+def resume(record: Record, core: int, log: Record) -> None:
+    """Book the cycles that a core stood still."""
+    at = core_address(record, core)
+    if record[at + CORE_STALL] == 0:
+        return
+    numbers = record_at(record[at + HOST_NUMBERS])
+    numbers[STALLED] += record[at + CORE_STALL]
+    row = record[STALL_ROWS] * STALL_SIZE
+    log[row + STALL_CORE] = core
+    log[row + STALL_PACKET] = record[at + CORE_PACKET]
+    log[row + STALL_CAUSE] = record[at + CORE_CAUSE]
+    log[row + STALL_TRANSFER] = record[at + CORE_TRANSFER]
+    log[row + STALL_CYCLES] = record[at + CORE_STALL]
+    record[STALL_ROWS] += 1
