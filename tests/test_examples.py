@@ -27,11 +27,11 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 Tensors = dict[str, np.ndarray[Any, Any]]
 
 
-def run(name: str, folder: Path) -> str:
+def run(name: str, folder: Path, *options: str) -> str:
     """Run an example with its output folder below `folder`; return what it printed."""
     more = [] if name.startswith(("01", "03", "05")) else ["--output", str(folder / "new")]
     done = subprocess.run(
-        [sys.executable, str(FOLDER / name), *more],
+        [sys.executable, str(FOLDER / name), *more, *options],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -215,3 +215,62 @@ def test_training_follows_the_decisions_it_is_given(training: ModuleType) -> Non
     assert np.array_equal(other["chosen"][..., 2, 1], own["a1"][..., 0, 0])
     with pytest.raises(SystemExit, match="the chip's chosen is wrong"):
         training.compare(own, other)
+
+
+def test_training_for_real_runs(tmp_path: Path) -> None:
+    """One epoch of the ten: enough to learn something, and to see both trainings side by side."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    log, operators, end = run("06_training_for_real.py", tmp_path, "--epochs", "1").split("\n\n")
+    (epoch,) = (numbers(line) for line in log.splitlines()[2:])
+    number, on_chip, in_numpy, right_on_chip, right_in_numpy, *_ = epoch
+    assert number == 1
+    assert on_chip == pytest.approx(in_numpy, abs=1e-4)
+    assert on_chip < np.log(10)  # the loss of one who knows nothing
+    assert right_on_chip == pytest.approx(right_in_numpy, abs=1)  # of 384 digits, 4 at most
+    assert right_on_chip > 60
+    used = {" ".join(line.split()[:2]) for line in operators.splitlines()}
+    assert used >= {"back: pooling", "update: filters,", "back: connected,", "convolution 1,"}
+    assert (tmp_path / "new" / "training.png").stat().st_size > 10_000
+    assert end.splitlines()[-1].endswith(f"wrote {tmp_path / 'new' / 'training.png'}")
+
+
+@pytest.fixture(scope="module")
+def for_real() -> ModuleType:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    return load("06_training_for_real.py")
+
+
+def test_numpy_of_the_training_equals_the_references(for_real: ModuleType) -> None:
+    """Its float32 operators, written for this example, against the library's in float64."""
+    assert list(for_real.IN_NUMPY) == list(for_real.OPERATORS)
+    for name, kernel in for_real.OPERATORS.items():
+        inputs = kernel.make_inputs(seed=1)
+        right = kernel.definition.reference(kernel.p, inputs)
+        for tensor, value in for_real.IN_NUMPY[name](**inputs).items():
+            assert value.dtype == kernel.outputs[tensor].dtype, name
+            # sums of up to 4,096 products of values below 1
+            np.testing.assert_allclose(value, right[tensor], rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+def test_steps_of_the_training_start_alike(for_real: ModuleType) -> None:
+    """Two steps in numpy by way of the references' operators, in place of the chip."""
+
+    def run(operator: str, **inputs: np.ndarray[Any, Any]) -> Tensors:
+        kernel = for_real.OPERATORS[operator]
+        outputs = kernel.definition.reference(kernel.p, inputs)
+        return {name: value.astype(kernel.outputs[name].dtype) for name, value in outputs.items()}
+
+    images, labels = for_real.scans()
+    both = [for_real.Training(run), for_real.Training(lambda o, **i: for_real.IN_NUMPY[o](**i))]
+    for training in both:
+        training.epoch(images, labels, np.arange(2 * for_real.BATCH))
+        training.judge(images[:64], labels[:64])
+    assert both[0].losses == pytest.approx(both[1].losses, rel=1e-5)
+    assert both[0].losses[1] != both[0].losses[0]
+    for name, shape in for_real.SHAPES.items():
+        assert both[0].parameters[name].shape == shape
+        np.testing.assert_allclose(
+            both[0].parameters[name], both[1].parameters[name], atol=1e-6, err_msg=name
+        )
