@@ -92,7 +92,7 @@ class StretchFunction(Turn):
         if entry.packet >= len(self.plan.program.packets):
             self._exit(-1, REGISTER(Code.END) if code is None else code)
             return
-        for flight in self.plan.flights[entry]:
+        for flight in sorted(self.plan.flights[entry], key=str):
             value, state = departing.get(flight, (None, REGISTER(0)))
             self._store_flight(entry, flight, value, state)
         for branch in entry.pending:
