@@ -69,9 +69,9 @@ class NativeChip:
         self.threads = host_threads(len(cores))
         self.stalls = Log(STALL_SIZE)
         self._budget = FIRST_BUDGET
-        self._record: Any = aligned(8 * len(events.record)).view(np.int64)
+        self._record = _integers(len(events.record))
         self._record[:] = events.record
-        self._team = aligned(8 * rounds.TEAM_SIZE).view(np.int64)
+        self._team = _integers(rounds.TEAM_SIZE)
         self._team[rounds.RECORD] = self._record.ctypes.data
         self._team[rounds.RUN] = self.cores[0].compiled.address
         self._team[rounds.LIMIT] = limit
@@ -157,6 +157,10 @@ class NativeChip:
                 if other.ident is not None:
                     other.join()
         return int(outcome)
+
+
+def _integers(count: int) -> Any:
+    return aligned(8 * count).view(np.int64)
 
 
 def host_threads(cores: int) -> int:
