@@ -177,6 +177,17 @@ BAD = {
         program(op("SADDA", 64, A[0], A[0]), op("SNOP", 1), load(A[0].post(16)), HALT),
         "AR0 gets 2 results in one cycle",
     ),
+    # lane predicates choose lanes; the address register moves whatever they say
+    "updates under opposite lane predicates": (
+        program(
+            [
+                op("VLDW", A[0].post(1), V[4], when=IF_LANE),
+                op("VLDW", A[0].post(1), V[5], slot="VLDST2", when=UNLESS_LANE),
+            ],
+            HALT,
+        ),
+        "AR0 gets 2 results in one cycle",
+    ),
     "write port": (
         # multiply-add 0+6, add 3+3, different registers, one unit
         program(multiply_add(4), op("SNOP", 2), ADD, HALT),

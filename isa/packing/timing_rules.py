@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from isa.errors import unknown
 from isa.instruction import ONE_WRITE_PORT, Effect
 from isa.machine import Machine
-from isa.operands import Label, Register
+from isa.operands import File, Label, Register
 from isa.packing.dependences import landings, result_latency
 from isa.program import Operation, Packet, Program
 
@@ -68,15 +68,18 @@ def _register_landings(program: Program, machine: Machine) -> Iterator[Complaint
                 for register, latency in landings(operation, machine):
                     others = landed.setdefault((register, cycle + latency), [])
                     for earlier, other in others:
-                        if _collide(operation, other, number == earlier):
+                        if _collide(register, operation, other, number == earlier):
                             yield number, operation, _landing(register, earlier, other)
                     others.append((number, operation))
 
 
-def _collide(operation: Operation, other: Operation, together: bool) -> bool:
+def _collide(register: Register, operation: Operation, other: Operation, together: bool) -> bool:
     """Tell whether both results really land, as far as that is known before the program runs."""
     if together:
-        return not complementary(operation, other)
+        predicate = operation.predicate
+        by_lane = predicate is not None and predicate.is_lane_predicate
+        # a lane predicate does not keep an address register from moving
+        return not complementary(operation, other) or (by_lane and register.file is File.ADDRESS)
     return operation.predicate is None and other.predicate is None
 
 
