@@ -18,7 +18,6 @@ from isa.machine import Machine
 from isa.program import Program
 from simulator.checking.checker import Checker
 from simulator.chip_record import (
-    ADDRESS,
     ARRIVED,
     CHANNEL,
     CORE_CHANNEL,
@@ -41,6 +40,7 @@ from simulator.chip_record import (
     QUEUE,
     REFUSAL,
     SOURCE,
+    SOURCE_PLANE,
     STARTED_BY,
     TIME,
     core_address,
@@ -248,7 +248,7 @@ class Chip:
             return f"starts a transfer on channel {channel}, whose last transfer was not waited for"
         if refusal == DISAGREES:
             return "the cores of a broadcast give different sizes"
-        first = plane_at(record, record[LAST_JOINED] + SOURCE)
+        first = plane_at(record, record[LAST_JOINED] + SOURCE_PLANE)
         return (
             "the cores of a broadcast must read the same source: "
             f"{first} on one core, {plane_at(record, entry + FROM)} on another"
@@ -302,7 +302,7 @@ class Chip:
             id=finished.id,
             mask=finished.mask,
             channels=finished.channels,
-            source=self._name(row[SOURCE + ADDRESS - ID], packet),
+            source=self._name(row[SOURCE - ID], packet),
             destination=self._name(row[DESTINATION - ID], packet),
             mode=" ".join(modes) or "copy",
             ddr_bytes=finished.bytes,

@@ -61,23 +61,25 @@ RESOURCE_SIZE = 3
 
 # A slot, behind the three fields of its cap
 STATE = 3
-ID = 4
-MASK = 5  # the cores that take part, bit mask
-WORK_BYTES = 6
-CAP = 7  # units per cycle, 0 for none
-REMAINING = 8  # units
-RATE = 9  # units per cycle
-MISSING = 10  # cores that have not issued their start yet, bit mask
-OWNER = 11  # address of its lowest member's channel: settles the order within a cycle
-FIRST_REQUEST = 12
-LAST_REQUEST = 13
-BEGIN = 14  # cycle
-END = 15  # cycle, as foreseen under the present rates
-MODE = 16  # TRANSPOSE and BROADCAST of the descriptor
-SOURCE = 17  # address, rows, words a row, stride: the same for all members
-DESTINATION = 21  # address, of the lowest member
-PACKET = 22  # that started it, on the lowest member
-MEMBER_CHANNELS = 23  # address of each core's channel, one integer per core
+CAP = 4  # units per cycle, 0 for none
+REMAINING = 5  # units
+RATE = 6  # units per cycle
+MISSING = 7  # cores that have not issued their start yet, bit mask
+OWNER = 8  # address of its lowest member's channel: settles the order within a cycle
+SOURCE_PLANE = 9  # the same for all members
+# What is kept of a transfer that has ended: all from here on
+ID = 13
+MASK = 14  # the cores that take part, bit mask
+WORK_BYTES = 15
+FIRST_REQUEST = 16
+LAST_REQUEST = 17
+BEGIN = 18  # cycle
+END = 19  # cycle, as foreseen under the present rates
+MODE = 20  # TRANSPOSE and BROADCAST of the descriptor
+SOURCE = 21  # address
+DESTINATION = 22  # address, of the lowest member
+PACKET = 23  # that started it, on the lowest member
+MEMBER_CHANNELS = 24  # address of each core's channel, one integer per core
 
 # STATE
 FREE = 0

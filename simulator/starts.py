@@ -42,6 +42,7 @@ from simulator.chip_record import (
     REMAINING,
     SLOT_SIZE,
     SOURCE,
+    SOURCE_PLANE,
     STARTED_BY,
     STATE,
     TIME,
@@ -79,8 +80,9 @@ def launch(record: Record, core: int, entry: int) -> int:
     slot = record[LAST_JOINED]
     if record[slot + MISSING] + (1 << core) == mask:
         record[slot + MODE] = mode(record, entry)
+        record[slot + SOURCE] = record[entry + FROM + ADDRESS]
         for field in range(PLANE_SIZE):
-            record[slot + SOURCE + field] = record[entry + FROM + field]
+            record[slot + SOURCE_PLANE + field] = record[entry + FROM + field]
     elif other_source(record, slot, entry) == 1:
         return OTHER_SOURCE
     if record[slot + OWNER] == channel_address(record, core, channel):
@@ -101,7 +103,7 @@ def other_source(record: Record, slot: int, entry: int) -> int:
     if record[slot + MODE] != mode(record, entry):
         return 1
     for field in range(PLANE_SIZE):
-        if record[slot + SOURCE + field] != record[entry + FROM + field]:
+        if record[slot + SOURCE_PLANE + field] != record[entry + FROM + field]:
             return 1
     return 0
 

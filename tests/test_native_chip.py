@@ -18,7 +18,7 @@ from isa.descriptor import Plane, TransferRequest
 from isa.language.kernel import Kernel
 from isa.program import Program
 from micro_programs import AM, DDR, EASY, SM, R, one, row, without_folders
-from simulator.compiled import native_chip
+from simulator.compiled import native_chip, pace
 from simulator.compiled.programs import compiled_program
 from simulator.compiled.record import NUMBERS
 from simulator.simulate import Run, simulate
@@ -33,8 +33,8 @@ def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Run on so many threads, and come back to Python after so many packets."""
     threads, budget = request.param
     monkeypatch.setenv(native_chip.VARIABLE, str(threads))
-    monkeypatch.setattr(native_chip, "FIRST_BUDGET", budget)
-    monkeypatch.setattr(native_chip, "SLICE_SECONDS", 0.0)  # stay with the first budget
+    monkeypatch.setattr(pace, "FIRST_BUDGET", budget)
+    monkeypatch.setattr(pace, "SLICE_SECONDS", 0.0)  # stay with the first budget
 
 
 @cache
@@ -246,3 +246,25 @@ def test_waiting_threads_leave_the_processor_alone(monkeypatch: pytest.MonkeyPat
     simulate(lopsided(), {}, cores=2, engine="compiled")
     took, used = time.perf_counter() - began, time.process_time() - used
     assert used < 1.5 * took + 0.05
+
+
+def test_the_faster_number_of_threads_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rates, best in (({1: 100.0, 2: 170.0}, 2), ({1: 100.0, 2: 60.0}, 1)):
+        chosen = pace.Pace(2)
+        used = []
+        for _ in range(40):
+            used.append(chosen.threads)
+            packets = 2 * chosen.budget
+            chosen.note(packets, packets / rates[used[-1]] / 1e6)
+        assert used[:3] == [1, 2, 1]
+        # all but the trials, in slices 2, 18 and 34 from 0
+        assert [n for n, threads in enumerate(used[3:], 3) if threads != best] == [18, 34]
+        # a slice takes 0.1 s: 1e7 packets at 1e8 a second, half of them for each core
+        assert 0.8 < 2 * chosen.budget / rates[best] / 1e5 < 1.25
+
+
+def test_one_thread_makes_no_trials() -> None:
+    alone = pace.Pace(1)
+    for _ in range(20):
+        assert alone.threads == 1
+        alone.note(1_000_000, 0.1)

@@ -36,6 +36,7 @@ from simulator.compiled.core import CompiledCore
 from simulator.compiled.fingerprint import code_key
 from simulator.compiled.integer_code import IntegerCode
 from simulator.compiled.native import Library, from_object, to_object
+from simulator.compiled.pace import Pace
 from simulator.compiled.record import NUMBERS, aligned
 from simulator.events import Events
 from simulator.logs import STALL_CORE, STALL_SIZE, Log, Stalls
@@ -45,12 +46,6 @@ Progress = Callable[[int, int], None]
 
 VARIABLE = "FTM7004_THREADS"
 """Environment variable that says how many threads of the host run the cores."""
-
-FIRST_BUDGET = 20_000
-"""Packets that a core runs before Python comes back for the first time."""
-
-SLICE_SECONDS = 0.1
-"""About how long Python stays away."""
 
 
 class NativeChip:
@@ -66,9 +61,8 @@ class NativeChip:
     ) -> None:
         self.events = events
         self.cores = sorted(cores, key=lambda core: core.number)
-        self.threads = host_threads(len(cores))
+        self._pace = Pace(host_threads(len(cores)))
         self.stalls = Log(STALL_SIZE)
-        self._budget = FIRST_BUDGET
         self._record = _integers(len(events.record))
         self._record[:] = events.record
         self._team = _integers(rounds.TEAM_SIZE)
@@ -91,15 +85,13 @@ class NativeChip:
         The cores and the record of the events then are as compiled code left them.
         """
         outcome = rounds.SLICE_OVER
-        threads = 1  # a short run is over before others could help
         while outcome in (rounds.SLICE_OVER, rounds.FULL):
             self._make_room()
             self._slice()
-            began = time.perf_counter()
-            outcome = self._work(threads)
+            began, before = time.perf_counter(), self._issued()
+            outcome = self._work(self._pace.threads)
             if outcome == rounds.SLICE_OVER:
-                threads = self.threads
-                self._adapt(time.perf_counter() - began)
+                self._pace.note(self._issued() - before, time.perf_counter() - began)
                 self._report(progress)
         self.events.record = self._record.tolist()
         rows = self.stalls.rows(self.events.record[STALL_ROWS])
@@ -127,12 +119,10 @@ class NativeChip:
         """Let every core run for another budget of packets."""
         for core in self.cores:
             at = core_address(self._record, core.number)
-            self._record[at + CORE_SLICE] = core.numbers["issue"][0] + self._budget
+            self._record[at + CORE_SLICE] = core.numbers["issue"][0] + self._pace.budget
 
-    def _adapt(self, seconds: float) -> None:
-        """Choose the budget so that a slice takes about as long as it should."""
-        factor = SLICE_SECONDS / max(seconds, 1e-6)
-        self._budget = max(FIRST_BUDGET, int(self._budget * min(4.0, factor)))
+    def _issued(self) -> int:
+        return sum(int(core.numbers["issue"][0]) for core in self.cores)
 
     def _report(self, progress: Progress | None) -> None:
         if progress is not None:
