@@ -21,6 +21,7 @@ from isa.errors import UsageError, unknown
 from isa.instruction import REGISTRY, Unit
 from isa.machine import SECTIONS, Machine, Note
 
+DEFAULT = "ft-m7004"
 MAY_BE_ZERO = frozenset({"dma.launch_cycles", "barrier.cycles"})
 CONFIDENCES = ("silicon", "sibling", "inferred", "user")
 
@@ -28,8 +29,8 @@ CONFIDENCES = ("silicon", "sibling", "inferred", "user")
 def load(name: str, overrides: Iterable[str] = ()) -> Machine:
     """Return the machine of a built-in name or a TOML file, with `section.field=value` changes."""
     changes = list(overrides)
-    if name in built_in_names() and not changes:
-        return _built_in(name)
+    if name == DEFAULT and not changes:
+        return _default()
     values, notes, title = _read(name)
     for text in changes:
         key, value = _parse_override(text)
@@ -38,9 +39,9 @@ def load(name: str, overrides: Iterable[str] = ()) -> Machine:
 
 
 @cache
-def _built_in(name: str) -> Machine:
-    """Return a machine that comes with the project as it is; runs ask for it again and again."""
-    values, notes, title = _read(name)
+def _default() -> Machine:
+    """Return the machine that runs ask for again and again."""
+    values, notes, title = _read(DEFAULT)
     return _record(title, values, notes)
 
 

@@ -16,7 +16,6 @@ from isa.machine import Machine
 from isa.program import Program, TensorPlacement
 from simulator.chip import Chip, Progress
 from simulator.compiled.programs import compiled_program
-from simulator.compiled.stretches import branches_anywhere
 from simulator.reporting.report import Report, make_report
 from simulator.reporting.trace import Trace
 from simulator.result import ChipResult
@@ -116,7 +115,7 @@ def can_compile(
     are the reference engine's so far.
     """
     asked = check or timing_only or tracer is not None or machine.am.bank_model
-    return not asked and not branches_anywhere(program)
+    return not asked and not program.branches_by_register
 
 
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:

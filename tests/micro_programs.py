@@ -21,7 +21,6 @@ from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.chip import Chip
 from simulator.compiled.core import Compiled
-from simulator.compiled.stretches import branches_anywhere
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.result import ChipResult
@@ -96,7 +95,7 @@ class Bench:
         self, body: Body | Program, record: Machine = MACHINE, cores: int = 1, **options: Any
     ) -> None:
         self.program = body if isinstance(body, Program) else program(body, record, cores)
-        plain = not options and not record.am.bank_model and not branches_anywhere(self.program)
+        plain = not options and not record.am.bank_model and not self.program.branches_by_register
         if COMPILED and plain:
             options["compiled"] = Compiled(self.program, record)
         self.chip = Chip(self.program, record, **options)

@@ -28,7 +28,8 @@ ONE_THREAD = dict.fromkeys(
 )  # fmt: skip
 """What the libraries that numpy may be built on ask for."""
 
-CODE_CACHE = "FTM7004_CACHE"
+CODE_CACHE, HOST_THREADS = "FTM7004_CACHE", "FTM7004_THREADS"
+"""What says to the compiled engine where it keeps code, and how many threads run the cores."""
 
 PACKAGE_FOLDER = Path(__file__).parent.parent.parent
 
@@ -39,7 +40,7 @@ def in_own_process(
     """Return what a measurement, `first` or `repeated`, finds; code is cached in a directory."""
     command = [sys.executable, "-m", "simulator.benchmark", what, json.dumps(case.to_dict())]
     with subprocess.Popen(
-        command, env=_environment(cache), stdout=subprocess.PIPE, text=True
+        command, env=_environment(case, cache), stdout=subprocess.PIPE, text=True
     ) as child:
         try:
             assert child.stdout is not None
@@ -59,14 +60,15 @@ def in_own_process(
     )
 
 
-def _environment(cache: Path) -> dict[str, str]:
-    """Return our own environment, with the project in reach, one thread, and that cache."""
+def _environment(case: Case, cache: Path) -> dict[str, str]:
+    """Return our own environment with the project in reach, and the settings of a case."""
     paths = [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         **ONE_THREAD,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         CODE_CACHE: str(cache),
+        HOST_THREADS: str(case.threads),
     }
 
 

@@ -115,14 +115,8 @@ def branch_target(program: Program, packet: int) -> int:
     """Return where the branch of a packet leads; it must name a label."""
     (branch,) = branches(program, packet)
     label = branch.sources[0]
-    assert isinstance(label, Label), "see branches_anywhere"
+    assert isinstance(label, Label), "see Program.branches_by_register"
     return program.target(label)
-
-
-def branches_anywhere(program: Program) -> bool:
-    """Tell whether a register says where some branch leads; such programs are not cut."""
-    every = (branch for n in range(len(program.packets)) for branch in branches(program, n))
-    return any(not isinstance(branch.sources[0], Label) for branch in every)
 
 
 def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:

@@ -69,7 +69,7 @@ class Core:
         self.unknown_words: set[int] = set()
         self.vector_words = CoreVectorWords(self.lanes)
         self.scalar_words = CoreScalarWords(self)
-        self.durations = [packet.cycles for packet in program.packets]
+        self.durations = program.packet_cycles
         self.executed = [0] * len(program.packets)
         self.stalls: dict[StallPlace, int] = {}
         self.vmac_lanes = 0

@@ -54,7 +54,7 @@ def slot_occupancy(program: Program, machine: Machine, result: ChipResult) -> di
     """Return, for each issue slot, the share of core-cycles in which it issued an operation."""
     times, core_cycles = _times(result), result.cycles * len(result.cores)
     issued = {
-        slot: sum(times[packet] for packet in packets) for slot, packets in program.issues.items()
+        slot: sum(map(times.__getitem__, packets)) for slot, packets in program.issues.items()
     }
     return {slot: share(issued.get(slot, 0), core_cycles) for slot in machine.issue.slots}
 
@@ -88,4 +88,4 @@ def core_counts(machine: Machine, result: ChipResult) -> tuple[dict[str, Any], .
 
 def _times(result: ChipResult) -> list[int]:
     """Return how often each packet issued, all cores together."""
-    return [sum(times) for times in zip(*(core.executed for core in result.cores), strict=True)]
+    return list(map(sum, zip(*(core.executed for core in result.cores), strict=True)))
