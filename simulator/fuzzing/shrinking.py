@@ -14,6 +14,7 @@ import numpy as np
 from attrs import evolve
 
 from isa.errors import Ftm7004Error
+from isa.instruction import REGISTRY, Effect
 from isa.operands import Address
 from isa.packing.legality import findings
 from isa.program import Operation, Packet, Program
@@ -46,6 +47,7 @@ class _Shrinking:
             before = self.case
             self._cut_overrides()
             self._try_each(_with_less_data)
+            self._cut(_names, without_names)
             self._cut(_operations, without_operations)
             self._cut(_packets, without_packets)
             self._try_each(_simpler_operations)
@@ -113,18 +115,47 @@ def _packets(program: Program) -> int:
     return len(program.packets)
 
 
+def _names(program: Program) -> int:
+    return len(_used(program))
+
+
+def _used(program: Program) -> list[str]:
+    """Return the instructions that a program uses, in the order of the registry."""
+    used = {o.instruction.name for packet in program.packets for o in packet.operations}
+    return [name for name in REGISTRY if name in used]
+
+
+def without_names(program: Program, first: int, count: int) -> Program:
+    """Return the program without so many of the instructions it uses; every HALT stays."""
+    gone = set(_used(program)[first : first + count])
+    packets = (
+        evolve(
+            packet,
+            operations=tuple(
+                o for o in packet.operations if o.instruction.name not in gone or _halts(o)
+            ),
+        )
+        for packet in program.packets
+    )
+    return evolve(program, packets=tuple(packets))
+
+
+def _halts(operation: Operation) -> bool:
+    return operation.instruction.effect is Effect.HALT
+
+
 def _operations(program: Program) -> int:
     return sum(len(packet.operations) for packet in program.packets)
 
 
 def without_operations(program: Program, first: int, count: int) -> Program:
-    """Return the program without operations number `first` and on; its packets stay."""
+    """Return the program without operations number `first` and on; packets and HALTs stay."""
     packets, number = [], 0
     for packet in program.packets:
         kept = [
             operation
             for at, operation in enumerate(packet.operations, number)
-            if not first <= at < first + count
+            if not first <= at < first + count or _halts(operation)
         ]
         number += len(packet.operations)
         packets.append(evolve(packet, operations=tuple(kept)))
