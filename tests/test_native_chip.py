@@ -268,3 +268,36 @@ def test_one_thread_makes_no_trials() -> None:
     for _ in range(20):
         assert alone.threads == 1
         alone.note(1_000_000, 0.1)
+
+
+def unknown(k: Builder) -> None:
+    k.ddr_buffer("data", DATA)
+    for number in range(3):
+        one(k, "dmastart", R[32 + number], number)
+    for number in range(3):
+        one(k, "dmawait", number)
+    one(k, "halt")
+
+
+def test_a_run_without_numbers_marks_what_nobody_knows_in_scalar_memory() -> None:
+    def prepare(bench: Micro) -> None:
+        bench.transfer(0, row(DDR, 5, 3), row(SM, 5, 3, 32))
+        bench.transfer(1, row(DDR, 64), row(AM, 64))
+        bench.transfer(2, row(SM + 64, 4), row(DDR + 512, 4))
+
+    plain = Micro(_programs(unknown, 2), EASY, 2)
+    options = {"compiled": compiled_program(plain.program, EASY), "timing_only": True}
+    compiled = Micro(plain.program, EASY, 2, **options)
+    shadows = []
+    for bench in (plain, compiled):
+        prepare(bench)
+    for core in compiled.chip.cores:
+        shadows.append(shadow := np.zeros(len(core.scalar_memory.words), np.uint8))
+        core.numbers["shadow"][0] = shadow.ctypes.data  # type: ignore[attr-defined]
+    before = [core.scalar_memory.words.copy() for core in compiled.chip.cores]
+    assert compiled.run() == plain.run()
+    for core, shadow, words in zip(compiled.chip.cores, shadows, before, strict=True):
+        np.testing.assert_array_equal(core.scalar_memory.words, words)
+        # rows of 5 words, 8 words apart
+        assert np.flatnonzero(shadow).tolist() == [8 * n + m for n in range(3) for m in range(5)]
+        assert not core.array_memory.words.any()
