@@ -17,6 +17,8 @@ from isa.operands import SVR, File, Register, Update
 from isa.program import Operation, Program
 from simulator.compiled.stretches import Entry, Stretch, successors
 
+PORTED = frozenset(unit.name for unit in ONE_WRITE_PORT)
+
 
 @frozen
 class Result:
@@ -48,7 +50,7 @@ def results(operation: Operation, machine: Machine) -> list[Flight]:
     entry = operation.instruction
     latency = entry.latency(machine.latency, operation.operands)
     unit = operation.slot.rstrip("0123456789")
-    port = operation.slot if unit in {one.name for one in ONE_WRITE_PORT} else ""
+    port = operation.slot if unit in PORTED else ""
     if entry.results and entry.results[0] is SVR:
         return [Flight(Result(Register(File.EXCHANGE, 0), port, whole_exchange=True), latency)]
     predicate = operation.predicate
