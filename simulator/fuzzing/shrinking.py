@@ -86,7 +86,8 @@ class _Shrinking:
             first = count(self.case.program) - length
             while first > -length and not self._late:
                 smaller = without(self.case.program, max(first, 0), length + min(first, 0))
-                self._accept(evolve(self.case, program=smaller))
+                if smaller.packets != self.case.program.packets:
+                    self._accept(evolve(self.case, program=smaller))
                 first -= length
             length //= 2
 
@@ -171,7 +172,8 @@ def _simpler_operations(case: Case) -> Iterator[Callable[[Case], Case]]:
 
 def _with_less_data(case: Case) -> Iterator[Callable[[Case], Case]]:
     program = case.program
-    yield lambda now: evolve(now, ddr=np.zeros_like(now.ddr))
+    if case.ddr.any():
+        yield lambda now: evolve(now, ddr=np.zeros_like(now.ddr))
     for cores in range(1, program.cores):
         yield lambda now, cores=cores: _with_cores(now, cores)  # type: ignore[misc]
     for piece in reversed(range(len(program.scalar_data[0]) if program.scalar_data else 0)):
