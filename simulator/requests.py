@@ -211,7 +211,7 @@ def burst_bytes(address: int, rows: int, row_bytes: int, stride: int, burst: int
     Adjacent rows count as one run. Otherwise a burst that two rows share counts for both. All
     sizes are positive; the stride may also be 0 or negative.
     """
-    if stride == row_bytes:
+    if stride == row_bytes or rows == 1:
         return bursts(address % burst, rows * row_bytes, burst) * burst
     # A row's bursts depend on where in a burst it starts, and these phases repeat after at most
     # burst / 4 rows, as addresses and strides are words: sum one period, then the rest.

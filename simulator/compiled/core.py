@@ -109,8 +109,10 @@ class CompiledCore(Core):
             name: self.record[offset : offset + 8].view(np.int64)
             for name, offset in self.layout.numbers.items()
         }
+        scalar_words = self.scalar_memory.words
         self.array_memory = _with_margins(self.array_memory)
         self.scalar_memory = _with_margins(self.scalar_memory)
+        self.scalar_memory.words[:] = scalar_words
         self.numbers["core"][0] = number
         self.numbers["array"][0] = self.array_memory.words.ctypes.data
         self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
@@ -269,8 +271,7 @@ class CompiledCore(Core):
 
 
 def _with_margins(memory: Memory) -> Memory:
-    """Return a copy of a memory with room on both sides for lanes that touch nothing."""
+    """Return an empty memory like another, with room on both sides for lanes that touch nothing."""
     room = aligned(4 * (len(memory.words) + 2 * MARGIN_WORDS)).view(np.uint32)
     words = room[MARGIN_WORDS : MARGIN_WORDS + len(memory.words)]
-    words[:] = memory.words
     return Memory(memory.name, memory.base, words)
