@@ -45,12 +45,11 @@ from simulator.reporting.report import Report
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
 Run = Callable[..., Tensors]
-"""Computes an operator: its name and its inputs by name -> its outputs by name."""
+"""Computes an operator's outputs by name, given its name and its inputs by name."""
 
 BATCH, RATE, CLASSES = 64, 0.2, 10
 UNSEEN = 6 * BATCH
-TRAINED = 22 * BATCH
-"""Of 1,797 digits; 5 are left over, so that all batches are full."""
+TRAINED = 22 * BATCH  # of 1,797 digits 5 are left over, so that all batches are full
 
 FIRST: dict[str, Any] = {"batch": BATCH, "channels": 1, "height": 8, "width": 8, "filters": 16}
 POOLING: dict[str, Any] = {"batch": BATCH, "channels": 16, "height": 8, "width": 8}
@@ -354,9 +353,8 @@ def compare(on_chip: Training, in_numpy: Training) -> None:
     print(f"\nlosses of {len(apart)} steps: at most {apart.max():.1e} apart, {apart[0]:.1e} in the "
           f"first step, {apart[-1]:.1e} in the last")  # fmt: skip
     print(f"parameters in the end: at most {drift:.1e} of a tensor's largest value apart")
-    print(
-        f"unseen digits: {np.sum(on_chip.answers != in_numpy.answers)} of {UNSEEN} read otherwise than in numpy"
-    )
+    others = np.sum(on_chip.answers != in_numpy.answers)
+    print(f"unseen digits: {others} of {UNSEEN} read otherwise than in numpy")
 
 
 def draw(on_chip: Training, in_numpy: Training, path: Path) -> None:
