@@ -30,10 +30,10 @@ from simulator.compiled.flights import (
     surely_in_flight,
     surely_sent,
 )
-from simulator.compiled.frame import Code, Plan
 from simulator.compiled.functions import write_functions
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
+from simulator.compiled.plan import Code, Plan
 from simulator.compiled.record import Record, aligned
 from simulator.compiled.stretches import Entry, stretches
 from simulator.logs import Stalls

@@ -1,83 +1,29 @@
-"""What a function of machine code carries: slots for registers and flights, and the record.
+"""The function of one stretch around its packets: what it begins with, and how it ends.
 
-Slots are filled from the record when the function begins and written back when it ends. LLVM turns
-them into values, so that within a loop registers are registers of the host.
+Registers and results in flight are read from the record in the first block and written back in the
+last one. In between they are values; where a stretch leads back to itself they go round with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import IntEnum
-
-from attrs import field, frozen
+from attrs import frozen
 from llvmlite import ir
 
-from isa.instruction import Effect
-from isa.machine import Machine
 from isa.operands import File, Register
-from isa.program import Program
 from isa.values import Value
 from simulator.compiled.flights import Flight
 from simulator.compiled.llvm_values import REGISTER, WORD
-from simulator.compiled.native import align_stack
+from simulator.compiled.native import align_stack, leave_unoptimised
 from simulator.compiled.packets import LANE_MASK, Registers, Sent, whole
 from simulator.compiled.places import Space
-from simulator.compiled.record import Record
-from simulator.compiled.steady_state import SteadyState
-from simulator.compiled.stretches import Entry, Stretch
+from simulator.compiled.plan import Code, Plan
+from simulator.compiled.stretches import Pending, Stretch, leads_back
 
 BYTE = ir.IntType(8)
 FUNCTION = ir.FunctionType(REGISTER, [ir.PointerType()])
 
-
-class Code(IntEnum):
-    """Why a function returned."""
-
-    ONWARD = 0
-    LIMIT = 1
-    FAULT = 2
-    START = 3
-    WAIT = 4
-    BARRIER = 5
-    HALT = 6
-    END = 7
-    MASKS = 8
-    """Results are in flight that were sent under another VLR: see `Plan.masked`."""
-
-
-CODES = {
-    Effect.DMA_START: Code.START,
-    Effect.DMA_WAIT: Code.WAIT,
-    Effect.BARRIER: Code.BARRIER,
-    Effect.HALT: Code.HALT,
-}
-
-
-@frozen
-class Plan:
-    """What all functions of a program share."""
-
-    program: Program
-    machine: Machine
-    stretches: Mapping[Entry, Stretch]
-    numbers: Mapping[Entry, int]
-    sends: Sequence[Sequence[Flight]]
-    """What each packet sends to registers."""
-    flights: Mapping[Entry, frozenset[Flight]]
-    sure: Mapping[Entry, frozenset[Flight]]
-    """What is in flight at an entry whichever way the program came."""
-    record: Record
-    masked: bool = False
-    """Tell whether every result lands in its own lanes only, whatever VLR was when it was sent.
-
-    Else most stretches take it that nothing has changed VLR since.
-    """
-    steady: Mapping[Entry, SteadyState] = field(factory=dict)
-    """Loops that have a steady state; their functions' numbers follow those of the stretches."""
-
-    def steady_number(self, entry: Entry) -> int:
-        """Return the number of the function that runs many turns of a loop."""
-        return len(self.stretches) + list(self.steady).index(entry)
+RARELY = [1, 10_000]
+"""Weights of a branch whose first way is hardly ever taken."""
 
 
 @frozen
@@ -90,197 +36,221 @@ class Landing:
     """The cycle of its packet; -1 if it was on its way before."""
 
 
-def is_uniform(plan: Plan, stretch: Stretch) -> bool:
-    """Tell whether VLR stays as it is in a stretch, and no lane sees another."""
-    packets = [plan.program.packets[issue.packet] for issue in stretch.issues]
-    crossing = any(o.instruction.cross_lane for packet in packets for o in packet.operations)
-    landing = [flight for issue in stretch.issues for flight in plan.sends[issue.packet]]
-    landing += plan.flights[stretch.entry]
-    return not crossing and all(f.result.target.file is not File.LANE_MASK for f in landing)
-
-
 class Frame:
-    """The function of one stretch: its slots, and its way to the record and back."""
+    """The function of one stretch: its values, and their way from the record and back."""
 
     def __init__(self, module: ir.Module, plan: Plan, stretch: Stretch) -> None:
         self.plan, self.stretch, self.entry = plan, stretch, stretch.entry
-        self.function = ir.Function(module, FUNCTION, f"stretch{plan.numbers[stretch.entry]}")
+        self.number = plan.numbers[stretch.entry]
+        self.function = ir.Function(module, FUNCTION, f"stretch{self.number}")
         align_stack(self.function)
         self.record = self.function.args[0]
-        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.faulty = self.function.append_basic_block("fault")
         self.lanes = plan.machine.vpu.lanes
-        self.registers = Registers(self.builder, self.lanes)
-        self.registers.uniform = not plan.masked and is_uniform(plan, stretch)
+        # The first block reads what the others need; it grows until all is written.
+        self.first = ir.IRBuilder(self._block("entry"))
+        self.checks, self.body = self._block("checks"), self._block("body")
+        self.faulty, self.saving = self._block("fault"), self._block("save")
+        self.builder = ir.IRBuilder(self.body)
+        self.turning = leads_back(plan.program, stretch)
+        if not self.turning:
+            leave_unoptimised(self.function)
+        self.registers = Registers(self.builder, self.lanes, self._from_record)
+        self.registers.uniform = plan.is_uniform(stretch)
         self.landings: list[Landing] = []
-        self.changed: set[Register] = set()
-        self.saving = self.function.append_basic_block("save")
+        self.exits: list[tuple[ir.Block, Value, Value]] = []
+        self._numbers: dict[str, Value] = {}
+
+    def _block(self, name: str) -> ir.Block:
+        return self.function.append_basic_block(name)
 
     # The record ---------------------------------------------------------------------------------
 
-    def _at(self, offset: int) -> Value:
-        return self.builder.gep(self.record, [REGISTER(offset)], source_etype=BYTE)
+    def _at(self, offset: int, builder: ir.IRBuilder | None = None) -> Value:
+        b = builder or self.builder
+        return b.gep(self.record, [REGISTER(offset)], source_etype=BYTE)
 
     def _number(self, name: str) -> Value:
         return self._at(self.plan.record.numbers[name])
 
     def _load(self, name: str) -> Value:
-        return self.builder.load(self._number(name), typ=REGISTER, align=8)
+        """Return a number of the record as it was when the function began."""
+        if name not in self._numbers:
+            place = self._at(self.plan.record.numbers[name], self.first)
+            self._numbers[name] = self.first.load(place, typ=REGISTER, align=8)
+        return self._numbers[name]
 
-    def _take_slots(self) -> None:
-        """Take a slot for everything the loop carries, and fill it from the record."""
-        b, plan = self.builder, self.plan
-        packets = [issue.packet for issue in self.stretch.issues]
-        landing = {flight for packet in packets for flight in plan.sends[packet]}
-        landing |= plan.flights[self.entry]
-        self.changed = {whole(flight.result.target) for flight in landing}
-        operations = (o for packet in packets for o in plan.program.packets[packet].operations)
-        read = {whole(register) for operation in operations for register in operation.reads}
-        touched = self.changed | read | {LANE_MASK}
-        for register in sorted(touched, key=str):
-            kind = self.registers.kind(register)
-            slot = b.alloca(kind)
-            b.store(b.load(self._at(self.plan.record.register(register)), typ=kind, align=4), slot)
-            self.registers.slots[register] = slot
-        self.counters = {name: b.alloca(REGISTER) for name in ("issue", "vmac_lanes", "count")}
-        for name, slot in self.counters.items():
-            b.store(REGISTER(0) if name == "count" else self._load(name), slot)
-        self.code = b.alloca(REGISTER)
-        self.lane_bits = self.registers.read(LANE_MASK)
-        if self.registers.uniform:
-            self.registers.enabled()
-            self.lane_count = b.ctpop(self.lane_bits)
-        self.limit = b.sub(self._load("limit"), self._load("stalled"))
-        self.array = self._space("AM", "array")
-        self.scalar = self._space("SM", "scalar")
-        self.core = self._load("core")
-        self.arriving = {
-            flight: self._flight_slot(flight)
-            for flight in sorted(self.plan.flights[self.entry], key=str)
-        }
-        self.coming = {}
-        for branch in self.entry.pending:
-            slots = b.alloca(REGISTER), b.alloca(REGISTER)
-            for number, slot in enumerate(slots):
-                place = self._at(self.plan.record.pending[self.entry, branch] + 8 * number)
-                b.store(b.load(place, typ=REGISTER, align=8), slot)
-            self.coming[branch] = slots
-        if self.registers.uniform:
-            self._refuse_other_masks()
+    def _from_record(self, register: Register) -> Value:
+        place = self._at(self.plan.record.register(register), self.first)
+        return self.first.load(place, typ=self.registers.kind(register), align=4)
 
-    def _refuse_other_masks(self) -> None:
-        """Leave if a result on its way has other lanes than VLR now says."""
-        b, others = self.builder, list[Value]()
-        for flight, (_, state) in self.arriving.items():
-            if flight.result.has_lanes and not flight.result.partial:
-                bits = b.load(state, typ=REGISTER)
-                came = b.icmp_signed("<", bits, REGISTER(0))
-                sent = b.and_(bits, REGISTER((1 << self.lanes) - 1))
-                others.append(b.and_(came, b.icmp_unsigned("!=", sent, self.lane_bits)))
+    def _space(self, name: str, field: str) -> Space:
+        memory = self.plan.machine.am if name == "AM" else self.plan.machine.sm
+        address = self.first.inttoptr(self._load(field), ir.PointerType())
+        return Space(memory.base, memory.bytes // 4, address)
+
+    def kind(self, flight: Flight) -> ir.Type:
+        vector = flight.result.has_lanes
+        return ir.VectorType(WORD, self.lanes) if vector else REGISTER
+
+    def _read_flight(self, flight: Flight) -> tuple[Value, Value]:
+        """Return a flight's value and state (bit 63: sent; low bits: lanes)."""
+        b, kind = self.first, self.kind(flight)
+        offset = self.plan.record.flights[self.entry, flight]
+        size = 4 * self.lanes if flight.result.has_lanes else 8
+        value = b.load(self._at(offset, b), typ=kind, align=4)
+        return value, b.load(self._at(offset + size, b), typ=REGISTER, align=4)
+
+    def _read_branch(self, branch: Pending) -> tuple[Value, Value]:
+        """Return whether a branch on its way was taken, and its target."""
+        b, place = self.first, self.plan.record.pending[self.entry, branch]
+        taken, target = (
+            b.load(self._at(place + offset, b), typ=REGISTER, align=8) for offset in (0, 8)
+        )
+        return taken, target
+
+    # The beginning ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Read what is on its way, and let values go round where the stretch does."""
+        arriving = sorted(self.plan.flights[self.entry], key=str)
+        self.arriving = {flight: self._read_flight(flight) for flight in arriving}
+        self.coming = {branch: self._read_branch(branch) for branch in self.entry.pending}
+        self.turns: Value = REGISTER(0)
+        self.counted: Value = REGISTER(0)
+        self.round: list[ir.PhiInstr] = []
+        self.circling: list[Register] = []
+        self._check_entry()
+        if self.registers.uniform:
+            self._known_lanes()
+        if self.turning:
+            self._go_round_with()
+        self.array, self.scalar = self._space("AM", "array"), self._space("SM", "scalar")
+
+    def _check_entry(self) -> None:
+        """Leave at once, with nothing changed, at the limit, or under other masks than taken."""
+        b = ir.IRBuilder(self.checks)
+        end = b.add(self._load("issue"), REGISTER(self.stretch.cycles))
+        self.limit = self.first.sub(self._load("limit"), self._load("stalled"))
+        refused, going = self._block("limit"), self._block("going")
+        b.cbranch(b.icmp_signed(">", end, self.limit), refused, going).set_weights(RARELY)
+        ir.IRBuilder(refused).ret(REGISTER(Code.LIMIT))
+        b.position_at_end(going)
+        others = self._other_masks(b) if self.registers.uniform else []
         if others:
             some = others[0]
             for other in others[1:]:
                 some = b.or_(some, other)
-            with b.if_then(some, likely=False):
-                b.ret(REGISTER(Code.MASKS))
+            masks, going = self._block("masks"), self._block("alike")
+            b.cbranch(some, masks, going).set_weights(RARELY)
+            ir.IRBuilder(masks).ret(REGISTER(Code.MASKS))
+            b.position_at_end(going)
+        b.branch(self.body)
+        self.before = b.block
 
-    def _space(self, name: str, field: str) -> Space:
-        memory = self.plan.machine.am if name == "AM" else self.plan.machine.sm
-        address = self.builder.inttoptr(self._load(field), ir.PointerType())
-        return Space(memory.base, memory.bytes // 4, address)
+    def _other_masks(self, b: ir.IRBuilder) -> list[Value]:
+        """Return for every vector on its way whether it has other lanes than VLR now says."""
+        others = []
+        for flight, (_, bits) in self.arriving.items():
+            if flight.result.has_lanes and not flight.result.partial:
+                came = b.icmp_signed("<", bits, REGISTER(0))
+                sent = b.and_(bits, REGISTER((1 << self.lanes) - 1))
+                differs = b.icmp_unsigned("!=", sent, self.registers.read(LANE_MASK))
+                others.append(b.and_(came, differs))
+        return others
 
-    def _kind(self, flight: Flight) -> ir.Type:
-        vector = flight.result.has_lanes
-        return ir.VectorType(WORD, self.lanes) if vector else REGISTER
+    def _known_lanes(self) -> None:
+        self.lane_bits = self.registers.read(LANE_MASK)
+        self.registers.know_masks(self.first)
+        self.lane_count = self.first.ctpop(self.lane_bits)
 
-    def _flight_slot(self, flight: Flight) -> tuple[Value, Value]:
-        """Return slots of a flight's value and state (bit 63: sent; low bits: lanes)."""
-        b, kind = self.builder, self._kind(flight)
-        offset = self.plan.record.flights[self.entry, flight]
-        value, state = b.alloca(kind), b.alloca(REGISTER)
-        size = 4 * self.lanes if flight.result.has_lanes else 8
-        b.store(b.load(self._at(offset), typ=kind, align=4), value)
-        b.store(b.load(self._at(offset + size), typ=REGISTER, align=4), state)
-        return value, state
+    def _go_round_with(self) -> None:
+        """Make everything that a turn changes a value of the turn."""
+        landing = {
+            whole(flight.result.target)
+            for issue in self.stretch.issues
+            for flight in self.plan.sends[issue.packet]
+            if issue.time + flight.remaining < self.stretch.cycles
+        }
+        landing |= {
+            whole(f.result.target) for f in self.arriving if f.remaining < self.stretch.cycles
+        }
+        self.circling = sorted(landing, key=Register.__str__)
+        for register in self.circling:
+            self.registers.write(register, self._phi(self.registers.read(register)))
+        self.turns, self.counted = self._phi(self.turns), self._phi(self.counted)
+        self.arriving = {
+            flight: (self._phi(value), self._phi(state))
+            for flight, (value, state) in self.arriving.items()
+        }
+        self.coming = {
+            branch: (self._phi(taken), self._phi(target))
+            for branch, (taken, target) in self.coming.items()
+        }
 
-    def _refuse_limit(self) -> None:
-        """Leave, with all written back, if the stretch would reach the cycle limit."""
-        b = self.builder
-        end = b.add(b.load(self.counters["issue"], typ=REGISTER), REGISTER(self.stretch.cycles))
-        refused, going = (self.function.append_basic_block(n) for n in ("limit", "going"))
-        b.cbranch(b.icmp_signed(">", end, self.limit), refused, going).set_weights([1, 10_000])
-        b.position_at_end(refused)
-        self._store_arriving()
-        self._exit(self.plan.numbers[self.entry], REGISTER(Code.LIMIT))
-        b.position_at_end(going)
+    def _phi(self, start: Value) -> ir.PhiInstr:
+        phi = self.builder.phi(start.type)
+        phi.add_incoming(start, self.before)
+        self.round.append(phi)
+        return phi
 
-    def _store_arriving(self) -> None:
-        """Write back what is on its way at the beginning of the stretch."""
-        b = self.builder
-        for flight, (value, state) in self.arriving.items():
-            content = b.load(value, typ=self._kind(flight))
-            self._store_flight(self.entry, flight, content, b.load(state, typ=REGISTER))
-        for branch, slots in self.coming.items():
-            for number, slot in enumerate(slots):
-                place = self._at(self.plan.record.pending[self.entry, branch] + 8 * number)
-                b.store(b.load(slot, typ=REGISTER), place, align=8)
-
-    def _exit(self, following: int, code: Value) -> None:
-        """End the function with a code, by way of the block that saves the registers."""
-        b = self.builder
-        b.store(REGISTER(following), self._number("next"))
-        b.store(code, self.code)
-        b.branch(self.saving)
+    # The end ------------------------------------------------------------------------------------
 
     def fault(self, wrong: Value) -> None:
         """End the function where `wrong` holds."""
-        b = self.builder
-        after = self.function.append_basic_block("right")
-        weights = b.cbranch(wrong, self.faulty, after)
-        weights.set_weights([1, 10_000])
+        b, after = self.builder, self._block("right")
+        b.cbranch(wrong, self.faulty, after).set_weights(RARELY)
         b.position_at_end(after)
 
-    def _add(self, name: str, amount: Value) -> None:
-        slot = self.counters[name]
-        self.builder.store(self.builder.add(self.builder.load(slot, typ=REGISTER), amount), slot)
-
-    def _store_flight(
-        self, entry: Entry, flight: Flight, value: Value | None, state: Value
-    ) -> None:
-        offset = self.plan.record.flights[entry, flight]
+    def _store_flight(self, place: int, flight: Flight, value: Value | None, state: Value) -> None:
         size = 4 * self.lanes if flight.result.has_lanes else 8
         if value is not None:
-            self.builder.store(value, self._at(offset), align=4)
-        self.builder.store(state, self._at(offset + size), align=4)
+            self.builder.store(value, self._at(place), align=4)
+        self.builder.store(state, self._at(place + size), align=4)
 
-    def _write_saving(self) -> None:
-        """Write the block that stores registers and counters in the record, and returns."""
+    def _exit(self, following: int, code: Value) -> None:
+        """End the function with a code, by way of the block that saves the registers."""
+        self.exits.append((self.builder.block, REGISTER(following), code))
+        self.builder.branch(self.saving)
+
+    def _write_ends(self) -> None:
+        """Write the blocks that all ways out share, and close the first one."""
+        ir.IRBuilder(self.faulty).ret(REGISTER(Code.FAULT))
         b = self.builder
         b.position_at_end(self.saving)
-        if self.registers.uniform:
-            self._restore_disabled_lanes()
-        for register in sorted(self.changed, key=Register.__str__):
-            place = self._at(self.plan.record.register(register))
-            b.store(self.registers.read(register), place, align=4)
-        for name in ("issue", "vmac_lanes"):
-            b.store(b.load(self.counters[name], typ=REGISTER), self._number(name))
-        place = self._at(self.plan.record.counts + 8 * self.plan.numbers[self.entry])
-        count = b.add(
-            b.load(place, typ=REGISTER, align=8), b.load(self.counters["count"], typ=REGISTER)
-        )
-        b.store(count, place, align=8)
-        b.ret(b.load(self.code, typ=REGISTER))
+        following, code = b.phi(REGISTER), b.phi(REGISTER)
+        for block, number, reason in self.exits:
+            following.add_incoming(number, block)
+            code.add_incoming(reason, block)
+        b.store(following, self._number("next"), align=8)
+        for register, value in self._left_in_registers().items():
+            b.store(value, self._at(self.plan.record.register(register)), align=4)
+        issue = b.add(self._load("issue"), b.mul(self.turns, REGISTER(self.stretch.cycles)))
+        b.store(issue, self._number("issue"), align=8)
+        b.store(b.add(self._load("vmac_lanes"), self.counted), self._number("vmac_lanes"), align=8)
+        place = self._at(self.plan.record.counts + 8 * self.number)
+        b.store(b.add(b.load(place, typ=REGISTER, align=8), self.turns), place, align=8)
+        b.ret(code)
+        self.first.branch(self.checks)
 
-    def _restore_disabled_lanes(self) -> None:
-        b = self.builder
-        vectors = [r for r in self.changed if r.file is File.VECTOR]
-        full = REGISTER((1 << self.lanes) - 1)
-        some = b.icmp_unsigned("!=", self.lane_bits, full)
-        if not vectors:
-            return
+    def _left_in_registers(self) -> dict[Register, Value]:
+        """Return what the changed registers hold, disabled lanes as they were."""
+        b, registers = self.builder, self.registers
+        found = {register: registers.values[register] for register in registers.changed}
+        vectors = [r for r in found if r.file is File.VECTOR]
+        if not registers.uniform or not vectors:
+            return found
+        some = b.icmp_unsigned("!=", self.lane_bits, REGISTER((1 << self.lanes) - 1))
+        before = b.block
         with b.if_then(some, likely=False):
-            for register in sorted(vectors, key=Register.__str__):
-                kind, place = self.registers.kind(register), self.plan.record.register(register)
-                old = b.load(self._at(place), typ=kind, align=4)
-                new = b.select(self.registers.enabled(), self.registers.read(register), old)
-                self.registers.write(register, new)
+            restored = {}
+            for register in vectors:
+                place = self._at(self.plan.record.register(register))
+                old = b.load(place, typ=registers.kind(register), align=4)
+                restored[register] = b.select(registers.enabled(), found[register], old)
+            inner = b.block
+        for register in vectors:
+            merged = b.phi(registers.kind(register))
+            merged.add_incoming(found[register], before)
+            merged.add_incoming(restored[register], inner)
+            found[register] = merged
+        return found

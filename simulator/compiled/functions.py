@@ -12,12 +12,13 @@ from llvmlite import ir
 
 from isa.values import Value
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE, CODES, FUNCTION, Code, Plan
+from simulator.compiled.frame import BYTE, FUNCTION, RARELY
 from simulator.compiled.llvm_values import BIT, REGISTER
-from simulator.compiled.packets import Sent
+from simulator.compiled.packets import Sent, bits_of
+from simulator.compiled.plan import CODES, Code, Plan
 from simulator.compiled.steady_code import FEWEST, SteadyFunction, counted_register
-from simulator.compiled.steady_state import SteadyState, steady_state
-from simulator.compiled.stretches import Entry, branch_target
+from simulator.compiled.steady_state import steady_state
+from simulator.compiled.stretches import Entry, Pending, branch_target
 from simulator.compiled.turn import Turn
 
 
@@ -26,25 +27,16 @@ class StretchFunction(Turn):
 
     def write(self) -> None:
         """Write the whole function."""
-        b = self.builder
-        self._take_slots()
-        body = self.function.append_basic_block("body")
-        b.branch(body)
-        b.position_at_end(self.faulty)
-        b.ret(REGISTER(Code.FAULT))
-        b.position_at_end(body)
-        self.body = body
-        self._refuse_limit()
+        self._begin()
         self._open()
         self._packets()
         self._close()
-        self._write_saving()
+        self._write_ends()
 
     def _close(self) -> None:
         """Count the turn, and go where the stretch leads."""
         b, stretch = self.builder, self.stretch
-        self._add("issue", REGISTER(stretch.cycles))
-        self._add("count", REGISTER(1))
+        self.turns = b.add(self.turns, REGISTER(1))
         if stretch.landing is None:
             self._leave(stretch.onward, self._stop_code())
             return
@@ -55,14 +47,21 @@ class StretchFunction(Turn):
         target = branch_target(self.plan.program, stretch.landing.packet)
         taken_to = Entry(target, stretch.onward.pending)
         if flag is None or stretch.always:
-            self._leave(taken_to, None)
+            self._take(taken_to)
             return
-        taken, straight = (self.function.append_basic_block(n) for n in ("taken", "straight"))
+        taken, straight = self._block("taken"), self._block("straight")
         b.cbranch(flag, taken, straight)
         b.position_at_end(taken)
-        self._leave(taken_to, None)
+        self._take(taken_to)
         b.position_at_end(straight)
         self._leave(stretch.onward, None)
+
+    def _take(self, entry: Entry) -> None:
+        """Go where a branch leads: round again if that is here."""
+        if self.turning:
+            self._turn_again(self._departing(entry))
+        else:
+            self._leave(entry, None)
 
     def _stop_code(self) -> Value | None:
         """Return the code that hands over to Python behind the last packet; None if none does."""
@@ -81,31 +80,32 @@ class StretchFunction(Turn):
         return code
 
     def _leave(self, entry: Entry, code: Value | None) -> None:
-        """Go on at an entry: back to the body if it is this one, else by way of the record."""
+        """Go on at an entry by way of the record; the code says if Python must act before."""
         b = self.builder
-        departing = self._departing(entry)
-        if entry == self.entry and code is None:
-            self._go_round(departing)
-            return
         if code is not None:
             b.store(REGISTER(self.stretch.issues[-1].packet), self._number("last"))
+        departing = self._departing(entry)
         if entry.packet >= len(self.plan.program.packets):
             self._exit(-1, REGISTER(Code.END) if code is None else code)
             return
-        for flight in sorted(self.plan.flights[entry], key=str):
-            value, state = departing.get(flight, (None, REGISTER(0)))
-            self._store_flight(entry, flight, value, state)
-        for branch in entry.pending:
-            flag, target = self._branch_state(branch.remaining, branch.packet)
-            place = self.plan.record.pending[entry, branch]
-            b.store(flag, self._at(place), align=8)
-            b.store(target, self._at(place + 8), align=8)
+        self._store_departing(entry, departing)
         self._exit(self.plan.numbers[entry], REGISTER(Code.ONWARD) if code is None else code)
 
-    def _branch_state(self, remaining: int, packet: int) -> tuple[Value, Value]:
+    def _store_departing(self, entry: Entry, departing: dict[Flight, tuple[Value, Value]]) -> None:
+        """Write to the record what is on its way where the stretch leads."""
+        b, record = self.builder, self.plan.record
+        for flight in sorted(self.plan.flights[entry], key=str):
+            value, state = departing.get(flight, (None, REGISTER(0)))
+            self._store_flight(record.flights[entry, flight], flight, value, state)
+        for branch in entry.pending:
+            flag, target = self._branch_state(branch)
+            b.store(flag, self._at(record.pending[entry, branch]), align=8)
+            b.store(target, self._at(record.pending[entry, branch] + 8), align=8)
+
+    def _branch_state(self, branch: Pending) -> tuple[Value, Value]:
         (found,) = (
-            (flag, target) for landing, flag, target, origin in self.branches
-            if landing == self.stretch.cycles + remaining and origin == packet
+            (flag, target) for landing, flag, target, packet in self.branches
+            if landing == self.stretch.cycles + branch.remaining and packet == branch.packet
         )  # fmt: skip
         flag, target = found
         return (REGISTER(1) if flag is None else self.builder.zext(flag, REGISTER)), target
@@ -136,38 +136,43 @@ class StretchFunction(Turn):
         b = self.builder
         if one.mask is None:
             return self.lane_bits
-        bits = b.zext(b.bitcast(one.mask, ir.IntType(self.lanes)), REGISTER)
+        bits = bits_of(b, one.mask)
         return b.and_(bits, self.lane_bits) if self.registers.uniform else bits
 
-    def _go_round(self, departing: dict[Flight, tuple[Value, Value]]) -> None:
+    def _turn_again(self, departing: dict[Flight, tuple[Value, Value]]) -> None:
+        """Go round, unless that would pass the limit or many turns can be run at once."""
         b = self.builder
-        for flight, (value, state) in self.arriving.items():
-            content, bits = departing.get(flight, (None, REGISTER(0)))
-            if content is not None:
-                b.store(content, value)
-            b.store(bits, state)
-        states = {
-            branch: self._branch_state(branch.remaining, branch.packet) for branch in self.coming
-        }
-        for branch, slots in self.coming.items():
-            for slot, content in zip(slots, states[branch], strict=True):
-                b.store(content, slot)
+        end = b.add(
+            self._load("issue"),
+            b.mul(b.add(self.turns, REGISTER(1)), REGISTER(self.stretch.cycles)),
+        )
+        self._leave_if(b.icmp_signed(">", end, self.limit), departing, self.number, Code.LIMIT)
         if self.entry in self.plan.steady:
-            self._run_steady(self.plan.steady[self.entry])
+            loop = self.plan.steady[self.entry]
+            warm = b.icmp_unsigned("==", self.turns, REGISTER(loop.warm_up))
+            left = self.registers.read(counted_register(loop))
+            many = b.icmp_signed(">", left, REGISTER(FEWEST * loop.step))
+            number = self.plan.steady_number(self.entry)
+            self._leave_if(b.and_(warm, many), departing, number, Code.ONWARD)
+        values = [self.registers.values[register] for register in self.circling]
+        values += [self.turns, self.counted]
+        for flight, (old, _) in self.arriving.items():
+            values += departing.get(flight, (old, REGISTER(0)))
+        for branch in self.coming:
+            values += self._branch_state(branch)
+        for phi, value in zip(self.round, values, strict=True):
+            phi.add_incoming(value, b.block)
         b.branch(self.body)
 
-    def _run_steady(self, loop: SteadyState) -> None:
-        """Leave many turns to the loop's other function, once nothing earlier is on its way."""
-        b = self.builder
-        turns = b.load(self.counters["count"], typ=REGISTER)
-        warm = b.icmp_unsigned("==", turns, REGISTER(loop.warm_up))
-        left = self.registers.read(counted_register(loop))
-        many = b.icmp_signed(">", left, REGISTER(FEWEST * loop.step))
-        leaving, staying = (self.function.append_basic_block(n) for n in ("steady", "going"))
-        b.cbranch(b.and_(warm, many), leaving, staying).set_weights([1, 10_000])
+    def _leave_if(
+        self, reason: Value, departing: dict[Flight, tuple[Value, Value]], number: int, code: Code
+    ) -> None:
+        """Leave before the next turn if there is reason to."""
+        b, leaving, staying = self.builder, self._block("leaving"), self._block("staying")
+        b.cbranch(reason, leaving, staying).set_weights(RARELY)
         b.position_at_end(leaving)
-        self._store_arriving()
-        self._exit(self.plan.steady_number(self.entry), REGISTER(Code.ONWARD))
+        self._store_departing(self.entry, departing)
+        self._exit(number, REGISTER(code))
         b.position_at_end(staying)
 
 

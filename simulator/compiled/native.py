@@ -112,6 +112,12 @@ def align_stack(function: ir.Function) -> None:
     function.attributes.alignstack = STACK_ALIGNMENT
 
 
+def leave_unoptimised(function: ir.Function) -> None:
+    """Compile a function in half the time, to code that is slower: for what seldom runs."""
+    function.attributes.add("noinline")
+    function.attributes.add("optnone")
+
+
 def _simplify(parsed: binding.ModuleRef, host: Host) -> None:
     """Turn memory slots into values and tidy up; loops are neither unrolled nor vectorised."""
     passes = binding.create_new_module_pass_manager()

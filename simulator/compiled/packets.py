@@ -62,11 +62,15 @@ class Actions:
 
 
 class Registers:
-    """The registers a stretch touches, as slots of its function that LLVM turns into values."""
+    """The registers that a stretch touches, as values of its function."""
 
-    def __init__(self, builder: ir.IRBuilder, lanes: int) -> None:
-        self.builder, self.lanes = builder, lanes
-        self.slots: dict[Register, Value] = {}
+    def __init__(
+        self, builder: ir.IRBuilder, lanes: int, load: Callable[[Register], Value]
+    ) -> None:
+        self.builder, self.lanes, self._load = builder, lanes, load
+        self.values: dict[Register, Value] = {}
+        self.changed: dict[Register, None] = {}
+        """Registers whose values are not the record's any more, in the order of their changes."""
         self.uniform = False
         """Tell whether VLR stays as it is, and lanes do not see each other.
 
@@ -84,18 +88,26 @@ class Registers:
 
     def read(self, register: Register) -> Value:
         register = whole(register)
-        return self.builder.load(self.slots[register], typ=self.kind(register))
+        value = self.values.get(register)
+        if value is None:
+            value = self.values[register] = self._load(register)
+        return value
 
     def write(self, register: Register, value: Value) -> None:
-        self.builder.store(value, self.slots[whole(register)])
+        register = whole(register)
+        self.values[register] = value
+        self.changed[register] = None
         if register.file is File.LANE_MASK:
             self._masks = None
+
+    def know_masks(self, builder: ir.IRBuilder) -> None:
+        """Compute the lanes that VLR enables where a builder stands, for all of a function."""
+        self._masks = lanes_of(builder, self.read(LANE_MASK), self.lanes)
 
     def enabled(self) -> Value:
         """Return the lanes that VLR enables, computed once for each of its values."""
         if self._masks is None:
-            bits = self.builder.trunc(self.read(LANE_MASK), ir.IntType(self.lanes))
-            self._masks = self.builder.bitcast(bits, ir.VectorType(BIT, self.lanes))
+            self._masks = lanes_of(self.builder, self.read(LANE_MASK), self.lanes)
         return self._masks
 
 
@@ -105,6 +117,17 @@ LANE_MASK = Register(File.LANE_MASK)
 def whole(register: Register) -> Register:
     """Return the register that holds a register: entries of SVR are kept together."""
     return Register(File.EXCHANGE, 0) if register.file is File.EXCHANGE else register
+
+
+def lanes_of(builder: ir.IRBuilder, bits: Value, lanes: int) -> Value:
+    """Return the low bits of a number (i64) as a mask, a bit for each lane (<lanes x i1>)."""
+    narrow = builder.trunc(bits, ir.IntType(lanes))
+    return builder.bitcast(narrow, ir.VectorType(BIT, lanes))
+
+
+def bits_of(builder: ir.IRBuilder, mask: Value) -> Value:
+    """Return a mask of lanes as the low bits of a number (i64)."""
+    return builder.zext(builder.bitcast(mask, ir.IntType(mask.type.count)), REGISTER)
 
 
 class _Control:

@@ -48,7 +48,7 @@ from simulator.chip_record import (
     core_address,
 )
 from simulator.compiled.copying import copy, mark_unknown
-from simulator.compiled.frame import Code
+from simulator.compiled.plan import Code
 from simulator.compiled.primitives import (
     call,
     fetch_add,

@@ -17,10 +17,11 @@ from isa.operands import File, Register
 from isa.program import Operation
 from isa.values import Value
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import FUNCTION, Code, Plan
+from simulator.compiled.frame import FUNCTION
 from simulator.compiled.linear import Amount
 from simulator.compiled.llvm_values import BIT, REGISTER
 from simulator.compiled.native import align_stack
+from simulator.compiled.plan import Code, Plan
 from simulator.compiled.slices import Slice, slices, turns_of_block
 from simulator.compiled.steady_state import Definition, SteadyState, address_of
 from simulator.compiled.steady_values import FromRecord, SteadyValues
@@ -93,7 +94,7 @@ class SteadyFunction:
         ir.IRBuilder(refused).ret(REGISTER(Code.ONWARD))
         self.builder = ir.IRBuilder(going)
         for definition in self.loop.accumulators:
-            self._keep(definition, entered.before(definition))
+            self._keep(definition, entered.before(definition, self.builder))
         last = max(
             (x.turns for x in self.left if x.definition in self.loop.accumulators), default=1
         )
@@ -172,20 +173,21 @@ class SteadyFunction:
     def _finish(self, turns: Value, more: int) -> None:
         """Run the sums through the last turns one by one, and write all results to the record."""
         b, entered = self.builder, self.entered
-        history = [{id(d): self._kept(d) for d in self.loop.accumulators}]
-        for number in range(more):
-            turn = self._turn(b.sub(turns, REGISTER(more - number)))
-            turn.sums = dict(history[-1])
-            history.append({id(d): turn.value(d, 0) for d in self.loop.accumulators})
+        # Each sum is read and written before the next, so that few values live at a time.
+        last = [self._turn(b.sub(turns, REGISTER(more - number))) for number in range(more)]
+        for definition in self.loop.accumulators:
+            history = [self._kept(definition)]
+            for turn in last:
+                turn.sums = {id(definition): history[-1]}
+                history.append(turn.value(definition, 0))
+            for x in self.left:
+                if x.definition is definition:
+                    entered.leave(b, x.definition, x.flight, history[-x.turns])
         end = self._turn(turns)
-        values = [
-            history[-x.turns][id(x.definition)]
-            if id(x.definition) in history[0]
-            else end.value(x.definition, -x.turns)
-            for x in self.left
-        ]
-        for x, value in zip(self.left, values, strict=True):
-            entered.leave(b, x.definition, x.flight, value)
+        for x in self.left:
+            if x.definition not in self.loop.accumulators:
+                value = end.value(x.definition, -x.turns)
+                entered.leave(b, x.definition, x.flight, value)
 
     def _turn(self, number: Value) -> SteadyValues:
         b, entered = self.builder, self.entered

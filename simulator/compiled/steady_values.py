@@ -16,11 +16,12 @@ from isa.operands import Address, AddressKind, File, Kind, Register
 from isa.program import Operation
 from isa.values import Value
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE, Plan
+from simulator.compiled.frame import BYTE
 from simulator.compiled.linear import Amount
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
 from simulator.compiled.packets import LANE_MASK, OperationTranslator
 from simulator.compiled.places import Space, WholePlace
+from simulator.compiled.plan import Plan
 from simulator.compiled.steady_state import Definition, SteadyState, address_of
 
 
@@ -70,9 +71,14 @@ class FromRecord:
             return self._flight(Flight(definition.flight.result, remaining))
         return self.register(definition.target)
 
-    def before(self, definition: Definition) -> Value:
-        """Return an accumulator as its first turn sees it."""
-        return self.sent_before(definition, 1)
+    def before(self, definition: Definition, b: ir.IRBuilder) -> Value:
+        """Return an accumulator as its first turn sees it; nothing must be written yet."""
+        remaining = definition.lands - self.loop.cycles
+        record = self.plan.record
+        place = record.register(definition.target)
+        if remaining >= 0:
+            place = record.flights[self.entry, Flight(definition.flight.result, remaining)]
+        return b.load(self.at(place, b), typ=self.vector, align=4)
 
     def initial(self, register: Register, time: int) -> Value:
         """Return the scalar that a read at a cycle of the first turn sees."""

@@ -119,6 +119,14 @@ def branch_target(program: Program, packet: int) -> int:
     return program.target(label)
 
 
+def leads_back(program: Program, stretch: Stretch) -> bool:
+    """Tell whether a taken branch at its end leads to the stretch itself."""
+    if stretch.landing is None:
+        return False
+    target = branch_target(program, stretch.landing.packet)
+    return Entry(target, stretch.onward.pending) == stretch.entry
+
+
 def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
     """Yield every entry that may follow a stretch."""
     if not stretch.always and stretch.onward.packet < len(program.packets):

@@ -13,7 +13,13 @@ from isa.operands import FILE_LENGTH, File
 from isa.values import Value
 from simulator.compiled.frame import Frame, Landing
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
-from simulator.compiled.packets import LANE_MASK, OperationTranslator, Sent
+from simulator.compiled.packets import (
+    LANE_MASK,
+    OperationTranslator,
+    Sent,
+    bits_of,
+    lanes_of,
+)
 from simulator.compiled.places import overlapping
 
 
@@ -24,25 +30,20 @@ class Turn(Frame):
         b = self.builder
         self.translator = OperationTranslator(
             b, self.plan.program, self.plan.machine, self.registers, self.array, self.scalar,
-            self.core, lambda word: self._at(self.plan.record.descriptor + 4 * word), self.fault,
+            self._load("core"), lambda word: self._at(self.plan.record.descriptor + 4 * word),
+            self.fault,
         )  # fmt: skip
-        for flight, (value, state) in self.arriving.items():
-            bits = b.load(state, typ=REGISTER)
+        for flight, (value, bits) in self.arriving.items():
             lanes, bare = None, self.registers.uniform and not flight.result.partial
             if flight.result.whole_exchange or (flight.result.has_lanes and not bare):
-                narrow = b.trunc(bits, ir.IntType(self.lanes))
-                lanes = b.bitcast(narrow, ir.VectorType(BIT, self.lanes))
+                lanes = lanes_of(b, bits, self.lanes)
             sure = flight in self.plan.sure[self.entry]
             came = None if sure else b.icmp_signed("<", bits, REGISTER(0))
-            content = b.load(value, typ=self._kind(flight))
-            arrived = Sent(flight, content, came, lanes)
-            self.landings.append(Landing(flight.remaining, arrived, -1))
+            self.landings.append(Landing(flight.remaining, Sent(flight, value, came, lanes), -1))
         self.branches: list[tuple[int, Value | None, Value, int]] = []
         for branch, (taken, target) in self.coming.items():
-            flag = b.icmp_unsigned("!=", b.load(taken, typ=REGISTER), REGISTER(0))
-            self.branches.append(
-                (branch.remaining, flag, b.load(target, typ=REGISTER), branch.packet)
-            )
+            flag = b.icmp_unsigned("!=", taken, REGISTER(0))
+            self.branches.append((branch.remaining, flag, target, branch.packet))
 
     def _packets(self) -> None:
         clock = 0
@@ -53,8 +54,7 @@ class Turn(Frame):
             self._issue(issue.time, issue.packet)
         self._land(clock, self.stretch.cycles - 1)
         if self.multiplied:
-            count = self.builder.mul(self.lane_count, REGISTER(self.multiplied))
-            self._add("vmac_lanes", count)
+            self._count_lanes(self.builder.mul(self.lane_count, REGISTER(self.multiplied)))
 
     def _issue(self, time: int, packet: int) -> None:
         """Emit one packet: all reads and computations, then its stores."""
@@ -85,12 +85,15 @@ class Turn(Frame):
             lanes = self._lanes_at_all() if own is None else self._count(own)
             if allowed is not None:
                 lanes = b.select(allowed, lanes, REGISTER(0))
-            self._add("vmac_lanes", lanes)
+            self._count_lanes(lanes)
         self.translator.multiplied.clear()
         if self.registers.uniform:
             self.multiplied += always
         elif always:
-            self._add("vmac_lanes", b.mul(self._lanes_at_all(), REGISTER(always)))
+            self._count_lanes(b.mul(self._lanes_at_all(), REGISTER(always)))
+
+    def _count_lanes(self, lanes: Value) -> None:
+        self.counted = self.builder.add(self.counted, lanes)
 
     def _lanes_at_all(self) -> Value:
         if self.registers.uniform:
@@ -99,8 +102,7 @@ class Turn(Frame):
 
     def _count(self, own: Value) -> Value:
         b = self.builder
-        lanes = b.and_(self.registers.enabled(), own)
-        return b.ctpop(b.zext(b.bitcast(lanes, ir.IntType(self.lanes)), REGISTER))
+        return b.ctpop(bits_of(b, b.and_(self.registers.enabled(), own)))
 
     def _take_branches(self, time: int) -> None:
         b, latency = self.builder, self.plan.machine.latency["branch"]
