@@ -65,7 +65,7 @@ class NativeChip:
         self.stalls = Log(STALL_SIZE)
         self._record = _integers(len(events.record))
         self._record[:] = events.record
-        self._team = _integers(rounds.TEAM_SIZE)
+        self._team = _integers(rounds.TAKEN + rounds.LINE * len(cores))
         self._team[rounds.RECORD] = self._record.ctypes.data
         self._team[rounds.RUN] = self.cores[0].compiled.address
         self._team[rounds.LIMIT] = limit
@@ -133,13 +133,13 @@ class NativeChip:
         """Run rounds on so many threads, this one being one of them; return how they ended."""
         team = self._team
         team[rounds.THREADS], team[rounds.ABANDONED] = threads, 0
-        team[rounds.NEXT_CORE] = team[rounds.MET] = 0
+        rounds.open_round(team, len(self.cores))
         address, outcome = team.ctypes.data, rounds.GO_ON
-        others = [Thread(target=work(), args=(address,)) for _ in range(threads - 1)]
+        others = [Thread(target=work(), args=(address, n)) for n in range(1, threads)]
         try:
             for other in others:
                 other.start()
-            outcome = work()(address)
+            outcome = work()(address, 0)
         finally:
             # After an interrupt, the others must not wait for this one.
             team[rounds.ABANDONED] = 1
@@ -181,4 +181,6 @@ def _code() -> bytes:
 @cache
 def work() -> Any:
     """Return the chip's compiled loop."""
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(_library().address("work"))
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(
+        _library().address("work")
+    )

@@ -102,12 +102,12 @@ STALL_ROOM = 7
 DDR_WORDS = 8  # address
 TIMING_ONLY = 9  # 1: transfers move nothing
 # What changes, each in a cache line of its own:
-NEXT_CORE = 16  # that nobody runs yet in this round
-MET = 24  # threads that have no more to do in this round
-ROUND = 32
-OUTCOME = 40
-ABANDONED = 41  # 1: Python gives up
-TEAM_SIZE = 48
+LINE = 8
+MET = 16  # threads that have no more to do in this round
+ROUND = 24
+OUTCOME = 32
+ABANDONED = 33  # 1: Python gives up
+TAKEN = 40  # a line for each core: above 0, a thread runs it in this round
 
 # Outcome of a round
 GO_ON = 0
@@ -126,22 +126,29 @@ OFFERS = 50
 NAP_MICROSECONDS = 50
 
 
-def work(team: Record) -> int:
-    """Run rounds together with the other threads; return how they ended."""
+def work(address: int, thread: int) -> int:
+    """Run rounds together with the other threads of a team; return how they ended."""
+    team = record_at(address)
     record = record_at(team[RECORD])
     outcome = GO_ON
     while outcome == GO_ON:
-        run_cores(team, record)
+        run_cores(team, record, thread)
         this_round = see(team, ROUND)
         if fetch_add(team, MET, 1) == team[THREADS] - 1:
-            team[MET] = 0
-            team[NEXT_CORE] = 0
+            open_round(team, record[CORES])
             team[OUTCOME] = settle(team, record)
             show(team, ROUND, this_round + 1)
         else:
             await_round(team, this_round)
         outcome = team[OUTCOME] if see(team, ABANDONED) == 0 else STOPPED
     return outcome
+
+
+def open_round(team: Record, cores: int) -> None:
+    """Let threads meet, and take cores, anew."""
+    team[MET] = 0
+    for core in range(cores):
+        team[TAKEN + core * LINE] = 0
 
 
 def await_round(team: Record, this_round: int) -> None:
@@ -160,13 +167,18 @@ def await_round(team: Record, this_round: int) -> None:
 # What every thread does -------------------------------------------------------------------------
 
 
-def run_cores(team: Record, record: Record) -> None:
-    """Run cores that no other thread runs in this round, as long as there are any."""
-    core = fetch_add(team, NEXT_CORE, 1)
-    while core < record[CORES]:
-        if record[core_address(record, core) + CORE_STATUS] == RUNNING:
-            run_core(team, record, core)
-        core = fetch_add(team, NEXT_CORE, 1)
+def run_cores(team: Record, record: Record, thread: int) -> None:
+    """Run the cores of this round that no other thread runs.
+
+    A thread has its own cores, whose memories so stay in its processor's cache; it goes through
+    them first, and then helps with those of the threads behind it.
+    """
+    for behind in range(team[THREADS]):
+        owner = (thread + behind) % team[THREADS]
+        for core in range(owner, record[CORES], team[THREADS]):
+            running = record[core_address(record, core) + CORE_STATUS] == RUNNING
+            if running and fetch_add(team, TAKEN + core * LINE, 1) == 0:
+                run_core(team, record, core)
 
 
 def run_core(team: Record, record: Record, core: int) -> None:
