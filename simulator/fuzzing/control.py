@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from isa.operands import Label, Predicate, Register
 from simulator.fuzzing.state import State
+from simulator.fuzzing.steady_loops import write_steady_loop
 from simulator.fuzzing.transfers import InFlight, Transfers
 from simulator.fuzzing.writer import Writer
 
@@ -59,7 +60,7 @@ class Control:
     def _choices(self, left: int) -> list[tuple[Callable[[int], None], float]]:
         branch = self.writer.machine.latency["branch"]
         found: list[tuple[Callable[[int], None], float]] = [
-            (self._straight, 4), (self._snop, 0.7), (self._start, 2),
+            (self._straight, 4), (self._snop, 0.7), (self._start, 2), (self._steady, 0.9),
         ]  # fmt: skip
         if self._scopes[-1]:
             found.append((self._wait, 2))
@@ -133,6 +134,10 @@ class Control:
         self._again(head, counter)
         writer.state.frozen = outer
         writer.give(counter)
+
+    def _steady(self, left: int) -> None:
+        """Append a loop as kernels have them."""
+        write_steady_loop(self.writer)
 
     def _again(self, head: Label, counter: Register) -> None:
         """Append the branch back while the counter is above 0."""

@@ -279,6 +279,10 @@ class Drawing:
         pointer, region, pointed = self.random.choice(candidates)
         return self._through(pointer, region, pointed, kind), region
 
+    def may_load(self, entry: Instruction, region: Region) -> bool:
+        """Tell whether a load of floats from a region is legal now."""
+        return self._open(entry, region, True, False)
+
     def _open(self, entry: Instruction, region: Region, is_float: bool, known: bool) -> bool:
         """Tell whether a load or store of a region is legal now."""
         state = self.state

@@ -6,6 +6,7 @@ that must be there are marked, so that `landings` removes others where two resul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from attrs import define, evolve, field
@@ -103,14 +104,16 @@ class Writer:
 
     # Packets ------------------------------------------------------------------------------------
 
-    def packet(self, *needed: Operation) -> None:
-        """Append a packet with these operations and random ones."""
+    def packet(self, *needed: Operation, work: Sequence[Operation] | None = None) -> None:
+        """Append a packet with these operations, and with random ones or the given work."""
         drafts = [Draft(operation, True) for operation in self._placed(needed)]
         self.drawing.stored_now = set()
         taken = {draft.operation.slot for draft in drafts}
         slots = [slot for slot in self.machine.issue.slots if slot not in taken]
         self.random.shuffle(slots)
-        for slot in slots:
+        for operation in work or ():
+            self._add_given(drafts, operation, slots)
+        for slot in slots if work is None else ():
             if self.random.random() < self.settings.density:
                 self._add(drafts, self._drawn(slot))
         self._append(drafts)
@@ -203,6 +206,14 @@ class Writer:
             return
         drafts.append(Draft(drawn.operation, drawn.needed))
         drawn.commit()
+
+    def _add_given(self, drafts: list[Draft], operation: Operation, slots: list[str]) -> None:
+        """Put an operation into a free slot of its units; leave it out where there is none."""
+        allowed = {slot for unit in operation.instruction.units for slot in self.slots_of(unit)}
+        slot = next((slot for slot in slots if slot in allowed), None)
+        if slot is not None:
+            slots.remove(slot)
+            self._add(drafts, Drawn(evolve(operation, slot=slot)))
 
     def _meets(self, operation: Operation, drafts: list[Draft]) -> bool:
         """Tell whether a result would land with one of the same packet, in the same register."""
