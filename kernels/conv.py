@@ -20,7 +20,7 @@ from kernels.product.matrix_product import Matrices, Product
 from kernels.product.placement import ColumnImages, ColumnOutputs
 from kernels.product.weights import PackedWeights
 from kernels.product.window import Extent
-from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
+from kernels.samples.columns import BatchSplit
 from kernels.samples.packing import pack_bias, pack_weights
 from kernels.samples.unpack import unpack_images
 
@@ -65,10 +65,10 @@ def convolve(k: Builder, p: Any, relu: bool, layout: str) -> None:
     if layout == "nchw":
         images = k.ddr_buffer("columns", image_bytes)
     else:
-        images = k.input("x", image_bytes, lambda x: split.place(image_rows(x)))
+        images = k.input("x", image_bytes, split.place_images)
     weights = k.input("weight", weight_bytes, lambda w: pack_weights(w, shape, blocking))
     outputs = k.output(
-        "z", read=lambda words: rows_to_images(split.read(words).view(np.float32), output_shape(p))
+        "z", read=lambda words: split.read_images(words, output_shape(p)).view(np.float32)
     )
     matrices = Matrices(
         ColumnImages(images, shape.window_row),

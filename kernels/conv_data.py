@@ -27,7 +27,7 @@ from kernels.product.matrix_product import Matrices, Product
 from kernels.product.placement import ColumnImages, ColumnOutputs
 from kernels.product.weights import PackedWeights
 from kernels.product.window import Extent, GradientExtent
-from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
+from kernels.samples.columns import BatchSplit
 from kernels.samples.packing import pack_weights
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +84,7 @@ def conv2d_backward_data(
     """Gradient of a convolution's input from dz, optionally 0 where that input x is <= 0 (ReLU)."""
     shape, split = _shape(k.p), BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     blocking = Blocking.choose(shape, split, k.machine, companions=int(relu))
-    gradients = k.input("dz", place=lambda dz: split.place(image_rows(dz)))
+    gradients = k.input("dz", place=split.place_images)
     weights = k.input(
         "weight",
         4 * shape.weight_rows * blocking.padded_outputs,
@@ -92,7 +92,7 @@ def conv2d_backward_data(
     )
     outputs = k.output(
         "dx",
-        read=lambda words: rows_to_images(split.read(words).view(np.float32), _input_shape(k.p)),
+        read=lambda words: split.read_images(words, _input_shape(k.p)).view(np.float32),
     )
     matrices = Matrices(
         ColumnImages(gradients, shape.window_row),
@@ -101,6 +101,6 @@ def conv2d_backward_data(
     )
     finish: Recipe = PLAIN
     if relu:
-        x = k.input("x", place=lambda x: split.place(image_rows(x)))
+        x = k.input("x", place=split.place_images)
         finish = Mask(ColumnOutputs(x, shape.positions, channels), channels)
     Product(shape, split, blocking, matrices, finish).emit(k)

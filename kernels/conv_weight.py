@@ -18,7 +18,7 @@ from isa.program import Buffer
 from kernels import reference
 from kernels.conv import check_window, convolution_work, output_shape
 from kernels.judging.gradients import verify_weight_gradient
-from kernels.samples.columns import BatchSplit, image_rows
+from kernels.samples.columns import BatchSplit
 from kernels.streaming.word_stream import Elementwise, add_in_order, part
 from kernels.weight_gradient.blocking import GradientBlocking, GradientShape, Model
 from kernels.weight_gradient.program import WeightGradient
@@ -69,8 +69,8 @@ def conv2d_backward_weight(
     whole = [dweight] * k.cores, [dbias] * k.cores
     copies = whole if tasks or split.active == 1 else _copies(k, dweight, dbias, split.active)
     deal = (Deal.of_groups if tasks else Deal.of_samples)(split, blocking.groups, k.cores)
-    x = k.input("x", place=lambda x: split.place(image_rows(x)))
-    dz = k.input("dz", place=lambda dz: split.place(image_rows(dz)))
+    x = k.input("x", place=split.place_images)
+    dz = k.input("dz", place=split.place_images)
     with k.phase("tasks" if tasks else "batch"):
         WeightGradient(blocking, deal, x, dz, *map(tuple, copies)).emit(k)
     if copies is whole:

@@ -22,7 +22,7 @@ from kernels.pooling.backward_layer import PoolingBackward
 from kernels.pooling.backward_rows import emit_rows
 from kernels.pooling.backward_tiles import Extent
 from kernels.pooling.forward import Pooling
-from kernels.samples.columns import BatchSplit, image_rows, rows_to_images
+from kernels.samples.columns import BatchSplit
 
 Array = np.ndarray[Any, Any]
 
@@ -84,13 +84,11 @@ def maxpool2d_forward(
     shape = output_shape(k.p)
 
     def read_index(words: Array) -> Array:
-        rows = rows_to_images(split.read(words).view(np.int32), shape)
+        rows = split.read_images(words, shape).view(np.int32)
         return (rows // channels).astype(np.int64)
 
-    images = k.input("x", place=lambda x: split.place(image_rows(x)))
-    values = k.output(
-        "z", read=lambda words: rows_to_images(split.read(words).view(np.float32), shape)
-    )
+    images = k.input("x", place=split.place_images)
+    values = k.output("z", read=lambda words: split.read_images(words, shape).view(np.float32))
     indices = k.output("index", read=read_index)
     Pooling.make(k, k.p, split, shape, images, values, indices).emit()
 
@@ -206,13 +204,13 @@ def maxpool2d_backward(
 
     def place_index(index: Array) -> Array:
         rows = index * channels + np.arange(channels)[:, None, None]
-        return split.place(image_rows(rows.astype(np.int32)))
+        return split.place_images(rows.astype(np.int32))
 
-    gradients = k.input("dz", place=lambda dz: split.place(image_rows(dz)))
+    gradients = k.input("dz", place=split.place_images)
     indices = k.input("index", place=place_index)
     images = k.output(
         "dx",
-        read=lambda words: rows_to_images(split.read(words).view(np.float32), _input_shape(k.p)),
+        read=lambda words: split.read_images(words, _input_shape(k.p)).view(np.float32),
     )
     rows, columns = (
         Extent(extent, window, min(step, extent), outputs)

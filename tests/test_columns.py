@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.samples.columns import BatchSplit, Block, image_rows, rows_to_images
+from kernels.samples import turning
+from kernels.samples.columns import BatchSplit, Block
 
 SPLITS = st.builds(
     BatchSplit.make, st.integers(1, 700), st.integers(1, 4), st.sampled_from([4, 8, 16])
@@ -93,8 +94,25 @@ def test_rows_have_channels_fastest_then_width_then_height() -> None:
     # Element (n, c, h, w) is 1000 n + 100 c + 10 h + w; row (h * W + w) * C + c, column n.
     n, c, h, w = np.ogrid[0:2, 0:3, 0:2, 0:4]
     images = (1000 * n + 100 * c + 10 * h + w).astype(np.float32)
-    rows = image_rows(images)
+    rows = BatchSplit.make(2, cores=1, lanes=16).place_images(images).reshape(-1, 2)
     assert rows.shape == (2 * 4 * 3, 2)
     assert rows[:4].tolist() == [[0, 1000], [100, 1100], [200, 1200], [1, 1001]]
     assert rows[(1 * 4 + 3) * 3 + 2].tolist() == [213, 1213]
-    assert (rows_to_images(rows, images.shape) == images).all()
+
+
+@given(split=SPLITS, channels=st.integers(1, 5), piece=st.sampled_from([4, 3000, 1 << 18]))
+def test_images_lie_as_the_matrix_of_their_rows(
+    split: BatchSplit, channels: int, piece: int
+) -> None:
+    """In pieces of one channel, of some, or in one piece."""
+    shape = (split.batch, channels, 2, 3)
+    images = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turning, "PIECE_BYTES", piece)
+        words = split.place_images(images)
+        read = split.read_images(words, shape)
+    assert (
+        words.tolist()
+        == split.place(images.transpose(2, 3, 1, 0).reshape(-1, split.batch)).tolist()
+    )
+    assert read.tolist() == images.tolist()

@@ -10,10 +10,13 @@ no lane ever holds anything but a sample.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from attrs import frozen
+
+from kernels.samples.turning import turn, turn_back
 
 Array = np.ndarray[Any, Any]
 
@@ -95,6 +98,31 @@ class BatchSplit:
             result[:, b.first : b.first + b.samples] = part.reshape(count, b.samples)
         return result
 
+    def place_images(self, images: Array) -> Array:
+        """Return images (N, C, H, W) as words: rows (h, w, c) of each block, channels fastest."""
+        batch, channels, height, width = images.shape
+        words = np.empty(images.size, images.dtype)
+        planes = images.reshape(batch, channels, height * width)
+        for block, part in self._parts(words):
+            some = planes[block.first : block.first + block.samples]
+            turn(some, part.reshape(height * width, channels, block.samples))
+        return words
+
+    def read_images(self, words: Array, shape: tuple[int, ...]) -> Array:
+        """Return the images of a shape (N, C, H, W) that `place_images` laid out, as words."""
+        batch, channels, height, width = shape
+        planes = np.empty((batch, channels, height * width), words.dtype)
+        for block, part in self._parts(words):
+            some = planes[block.first : block.first + block.samples]
+            turn_back(part.reshape(height * width, channels, block.samples), some)
+        return planes.reshape(shape)
+
+    def _parts(self, words: Array) -> Iterator[tuple[Block, Array]]:
+        """Yield every block with its words."""
+        each = len(words) // self.batch
+        for block in self._all():
+            yield block, words[block.first * each : (block.first + block.samples) * each]
+
     def _all(self) -> list[Block]:
         return [block for row in self.blocks for block in row]
 
@@ -106,14 +134,3 @@ def _vectors(samples: int, lanes: int) -> int:
 
 def _even(total: int, parts: int) -> list[int]:
     return [total // parts + (part < total % parts) for part in range(parts)]
-
-
-def image_rows(x: Array) -> Array:
-    """Return images (N, C, H, W) as rows (h, w, c) by columns n; channels are fastest."""
-    return np.ascontiguousarray(x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]))
-
-
-def rows_to_images(rows: Array, shape: tuple[int, ...]) -> Array:
-    """Return the images (N, C, H, W) that `image_rows` laid out."""
-    batch, channels, height, width = shape
-    return np.ascontiguousarray(rows.reshape(height, width, channels, batch).transpose(3, 2, 0, 1))

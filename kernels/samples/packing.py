@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kernels.product.blocking import Blocking, Shape
+from kernels.samples.turning import turn
 
 Array = np.ndarray[Any, Any]
 
@@ -21,13 +22,14 @@ def pack_weights(weight: Array, shape: Shape, blocking: Blocking) -> Array:
 
     Kernel rows and columns come in the order in which windows meet them.
     """
-    outputs = weight.shape[0]
     met = weight[:, :, shape.rows.taps][:, :, :, shape.columns.taps]
-    rows = met.transpose(2, 3, 1, 0).reshape(-1, outputs)
-    padded = np.zeros((rows.shape[0], blocking.padded_outputs), np.float32)
-    padded[:, :outputs] = rows
-    blocks = padded.reshape(rows.shape[0], blocking.blocks, blocking.block_outputs)
-    return np.ascontiguousarray(blocks.transpose(1, 0, 2))
+    outputs, channels, height, width = met.shape
+    size = blocking.block_outputs
+    packed = np.zeros((blocking.blocks, height * width * channels, size), np.float32)
+    for block, first in zip(packed, range(0, outputs, size), strict=False):
+        some = met[first : first + size].reshape(-1, channels, height * width)
+        turn(some, block.reshape(height * width, channels, size)[:, :, : len(some)])
+    return packed
 
 
 def pack_bias(bias: Array, blocking: Blocking) -> Array:
