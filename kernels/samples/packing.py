@@ -22,7 +22,7 @@ def pack_weights(weight: Array, shape: Shape, blocking: Blocking) -> Array:
 
     Kernel rows and columns come in the order in which windows meet them.
     """
-    met = weight[:, :, shape.rows.taps][:, :, :, shape.columns.taps]
+    met = _met(_met(weight, 2, shape.rows.taps), 3, shape.columns.taps)
     outputs, channels, height, width = met.shape
     size = blocking.block_outputs
     packed = np.zeros((blocking.blocks, height * width * channels, size), np.float32)
@@ -30,6 +30,11 @@ def pack_weights(weight: Array, shape: Shape, blocking: Blocking) -> Array:
         some = met[first : first + size].reshape(-1, channels, height * width)
         turn(some, block.reshape(height * width, channels, size)[:, :, : len(some)])
     return packed
+
+
+def _met(weight: Array, axis: int, taps: list[int]) -> Array:
+    """Return the weights of the taps along an axis; where that is all in order, no copy."""
+    return weight if taps == list(range(weight.shape[axis])) else weight.take(taps, axis)
 
 
 def pack_bias(bias: Array, blocking: Blocking) -> Array:
