@@ -16,7 +16,7 @@ from simulator.benchmark.cases import Case, host_cpus
 from simulator.benchmark.figures import DENOMINATORS, beyond
 from simulator.benchmark.process import in_own_process
 
-SIMULATED_FLOPS, SGEMM_FLOPS = 30e9, 60e9
+SIMULATED_FLOPS, SGEMM_FLOPS = 25e9, 60e9
 """Nominal flops a second of engine and sgemm, for estimates before a run."""
 
 

@@ -136,12 +136,9 @@ def _rates(rows: Sequence[Row]) -> Table:
 
 
 def _parts(rows: Sequence[Row]) -> Table:
-    table = _table("layer", "> cores", "> threads", "> place", "> run", "> read back", "> rest",
-                   "> events of run")  # fmt: skip
+    table = _table("layer", "> cores", "> threads", "> place", "> run", "> read back", "> rest")
     for row in rows:
-        parts = [f"{1e3 * seconds:,.1f} ms" for seconds in row["parts"].values()]
-        events = _share(row.get("events_share"))
-        _add(table, *_way(row), *parts, events)
+        _add(table, *_way(row), *(f"{1e3 * each:,.1f} ms" for each in row["parts"].values()))
     return table
 
 
