@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import micro_programs
-from isa import Builder, Count, SimulationError, Tensor, kernel, unless, when_set
+from isa import Builder, Count, SimulationError, Tensor, UsageError, kernel, unless, when_set
 from isa.descriptor import Plane, TransferRequest
 from isa.language.kernel import Kernel
 from isa.program import Program
@@ -225,9 +225,13 @@ def test_numbers_of_a_record_follow_each_other() -> None:
 
 
 def test_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for asked, cores, threads in (("3", 4, 3), ("3", 2, 2), ("0", 4, 1), ("1", 4, 1)):
+    for asked, cores, threads in (("3", 4, 3), ("3", 2, 2), ("1", 4, 1)):
         monkeypatch.setenv(native_chip.VARIABLE, asked)
         assert native_chip.host_threads(cores) == threads
+    for wrong in ("0", "two", "", "-1"):
+        monkeypatch.setenv(native_chip.VARIABLE, wrong)
+        with pytest.raises(UsageError, match=f"FTM7004_THREADS must be .* got '{wrong}'"):
+            native_chip.host_threads(4)
     monkeypatch.delenv(native_chip.VARIABLE)
     assert native_chip.host_threads(64) == len(os.sched_getaffinity(0))
 

@@ -15,8 +15,9 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 
+from isa.errors import UsageError
 from simulator.chip_record import (
     CHANNELS,
     CORE_CYCLE,
@@ -37,6 +38,7 @@ from simulator.compiled.fingerprint import code_key
 from simulator.compiled.integer_code import IntegerCode
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.pace import Pace
+from simulator.compiled.primitives import can_wait, now
 from simulator.compiled.record import NUMBERS, aligned
 from simulator.events import Events
 from simulator.logs import STALL_CORE, STALL_SIZE, Log, Stalls
@@ -46,6 +48,9 @@ Progress = Callable[[int, int], None]
 
 VARIABLE = "FTM7004_THREADS"
 """Environment variable that says how many threads of the host run the cores."""
+
+LONGEST_NANOSECONDS = 200_000_000
+"""Of a slice, where the host is slower than expected."""
 
 
 class NativeChip:
@@ -59,7 +64,7 @@ class NativeChip:
         limit: int,
         timing_only: bool = False,
     ) -> None:
-        self.events = events
+        self.events, self.ddr = events, ddr
         self.cores = sorted(cores, key=lambda core: core.number)
         self._pace = Pace(host_threads(len(cores)))
         self.stalls = Log(STALL_SIZE)
@@ -116,10 +121,11 @@ class NativeChip:
             self._team[room] = len(log.flat) // log.size
 
     def _slice(self) -> None:
-        """Let every core run for another budget of packets."""
+        """Let every core run for another budget of packets, if that does not take too long."""
         for core in self.cores:
             at = core_address(self._record, core.number)
             self._record[at + CORE_SLICE] = core.numbers["issue"][0] + self._pace.budget
+        self._team[rounds.DEADLINE] = now(self._team, rounds.MOMENT) + LONGEST_NANOSECONDS
 
     def _issued(self) -> int:
         return sum(int(core.numbers["issue"][0]) for core in self.cores)
@@ -131,22 +137,25 @@ class NativeChip:
 
     def _work(self, threads: int) -> int:
         """Run rounds on so many threads, this one being one of them; return how they ended."""
-        team = self._team
+        team, outcome = self._team, rounds.GO_ON
         team[rounds.THREADS], team[rounds.ABANDONED] = threads, 0
         rounds.open_round(team, len(self.cores))
-        address, outcome = team.ctypes.data, rounds.GO_ON
-        others = [Thread(target=work(), args=(address, n)) for n in range(1, threads)]
+        others = [Thread(target=self._take_part, args=(n,)) for n in range(1, threads)]
         try:
             for other in others:
                 other.start()
-            outcome = work()(address, 0)
+            outcome = self._take_part(0)
         finally:
             # After an interrupt, the others must not wait for this one.
             team[rounds.ABANDONED] = 1
             for other in others:
                 if other.ident is not None:
                     other.join()
-        return int(outcome)
+        return outcome
+
+    def _take_part(self, thread: int) -> int:
+        """Be one of the threads; as this object's method it keeps alive what they work on."""
+        return int(work()(self._team.ctypes.data, thread))
 
 
 def _integers(count: int) -> Any:
@@ -155,13 +164,15 @@ def _integers(count: int) -> Any:
 
 def host_threads(cores: int) -> int:
     """Return how many threads run so many cores: FTM7004_THREADS, or what the host has."""
-    if not all(binding.address_of_symbol(name) for name in ("sched_yield", "usleep")):
-        return 1
-    asked = os.environ.get(VARIABLE, "")
-    return max(1, min(cores, int(asked) if asked.isdecimal() else _processors()))
+    asked = os.environ.get(VARIABLE)
+    if asked is not None and not (asked.isdecimal() and int(asked) > 0):
+        raise UsageError(f"{VARIABLE} must be a number of threads of at least 1, got '{asked}'")
+    return min(cores, int(asked) if asked is not None else _processors())
 
 
 def _processors() -> int:
+    if not can_wait():
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

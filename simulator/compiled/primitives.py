@@ -7,6 +7,7 @@ Called by the chip's loop over its cores (`simulator.compiled.rounds`) and the c
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -167,10 +168,22 @@ def pause() -> int:
     return 0
 
 
+WAITING = ("usleep", "sched_yield", "clock_gettime")
+"""What the C library of a host has for threads that wait."""
+
+CLOCK = getattr(time, "CLOCK_MONOTONIC", 0)
+
+
+def can_wait() -> bool:
+    """Tell whether threads of this host can wait without a processor."""
+    return all(binding.address_of_symbol(name) for name in WAITING)
+
+
 def _sleep(b: ir.IRBuilder, microseconds: Any) -> Any:
-    short = ir.IntType(32)
-    sleep = _declared(b, "usleep", short, short)
-    b.call(sleep, [b.trunc(microseconds, short)])
+    if can_wait():
+        short = ir.IntType(32)
+        sleep = _declared(b, "usleep", short, short)
+        b.call(sleep, [b.trunc(microseconds, short)])
     return INTEGER(0)
 
 
@@ -181,7 +194,8 @@ def sleep(microseconds: int) -> int:
 
 
 def _yield(b: ir.IRBuilder) -> Any:
-    b.call(_declared(b, "sched_yield", ir.IntType(32)), [])
+    if can_wait():
+        b.call(_declared(b, "sched_yield", ir.IntType(32)), [])
     return INTEGER(0)
 
 
@@ -189,6 +203,24 @@ def _yield(b: ir.IRBuilder) -> Any:
 def let_others_run() -> int:
     """Let other threads have this thread's processor, if they want it."""
     return 0
+
+
+def _now(b: ir.IRBuilder, record: Any, at: Any) -> Any:
+    if not can_wait():
+        return INTEGER(0)
+    place = b.gep(record, [at], source_etype=INTEGER)
+    clock = _declared(b, "clock_gettime", ir.IntType(32), ir.IntType(32), POINTER)
+    b.call(clock, [ir.IntType(32)(CLOCK), place])
+    seconds = b.load(place, typ=INTEGER, align=8)
+    behind = b.gep(place, [INTEGER(1)], source_etype=INTEGER)
+    nanoseconds = b.load(behind, typ=INTEGER, align=8)
+    return b.add(b.mul(seconds, INTEGER(1_000_000_000)), nanoseconds)
+
+
+@primitive(_now)
+def now(record: Record, at: int) -> int:
+    """Return nanoseconds of the host's clock; two items from `at` on are scratch. 0: no clock."""
+    return time.clock_gettime_ns(CLOCK) if can_wait() else 0
 
 
 def _declared(b: ir.IRBuilder, name: str, result: Any, *arguments: Any) -> Any:

@@ -54,6 +54,7 @@ from simulator.compiled.primitives import (
     fetch_add,
     flags_at,
     let_others_run,
+    now,
     pause,
     record_at,
     see,
@@ -101,21 +102,26 @@ FINISHED_ROOM = 6  # rows
 STALL_ROOM = 7
 DDR_WORDS = 8  # address
 TIMING_ONLY = 9  # 1: transfers move nothing
+DEADLINE = 10  # of the slice, in nanoseconds of the host's clock
 # What changes, each in a cache line of its own:
 LINE = 8
 MET = 16  # threads that have no more to do in this round
 ROUND = 24
 OUTCOME = 32
 ABANDONED = 33  # 1: Python gives up
+MOMENT = 34  # scratch of the clock, two integers
 TAKEN = 40  # a line for each core: above 0, a thread runs it in this round
 
 # Outcome of a round
 GO_ON = 0
-SLICE_OVER = 1  # a core has run for long: let Python look around
+SLICE_OVER = 1  # a core has run for long, or it is late: let Python look around
 FULL = 2  # a log needs room
 STOPPED = 3  # Python has to finish the round
 BLOCKED = 4  # no core can go on
 DONE = 5
+
+ROUNDS_A_LOOK = 16
+"""Rounds between two looks at the clock."""
 
 SPINS = 500
 """Looks at what others do, a few tens of microseconds, before a thread offers its processor."""
@@ -280,7 +286,14 @@ def settle(team: Record, record: Record) -> int:
     for core in range(record[CORES]):
         if (released >> core) & 1 == 1:
             resume(record, core, record_at(team[STALL_LOG]))
-    return GO_ON
+    return SLICE_OVER if is_late(team) != 0 else GO_ON
+
+
+def is_late(team: Record) -> int:
+    """Return 1 if the slice has taken too long; the clock is not read in every round."""
+    if team[ROUND] % ROUNDS_A_LOOK != 0:
+        return 0
+    return 1 if now(team, MOMENT) > team[DEADLINE] else 0
 
 
 def pass_on(record: Record) -> int:
