@@ -147,7 +147,7 @@ class Machine:
         """Return the issue slots that belong to a unit."""
         return tuple(s for s in self.issue.slots if s.rstrip("0123456789") == unit.name)
 
-    @property
+    @cached_property
     def macs_per_cycle(self) -> int:
         """Multiply-adds one core can issue in a cycle."""
         return self.vpu.lanes * len(self.slots_of(Unit.VMAC))

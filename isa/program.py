@@ -31,6 +31,9 @@ class Origin:
         return f"{self.file}:{self.line}"
 
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
 @frozen
 class Operation:
     """One instruction with its operands, sources first; `slot` is empty until it is packed."""
@@ -174,9 +177,14 @@ class Program:
     ddr_bytes: int = 0
 
     @cached_property
-    def packet_loops(self) -> tuple[str, ...]:
-        """The loop path of each packet: of its deepest operation, where they differ."""
-        return tuple(_loop_of(packet) for packet in self.packets)
+    def loops(self) -> tuple[tuple[str, ...], Numbers]:
+        """The paths of all loops, in their order, and the number of each packet's own.
+
+        A packet belongs to the loop of its deepest operation.
+        """
+        paths = [_loop_of(packet) for packet in self.packets]
+        numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+        return tuple(numbers), np.array([numbers[path] for path in paths], np.int64)
 
     @cached_property
     def packet_cycles(self) -> tuple[int, ...]:
@@ -184,14 +192,14 @@ class Program:
         return tuple(packet.cycles for packet in self.packets)
 
     @cached_property
-    def issues(self) -> Mapping[str, tuple[int, ...]]:
+    def issues(self) -> Mapping[str, Numbers]:
         """The packets in which each issue slot has an operation; a SNOP is none."""
         found: dict[str, list[int]] = {}
         for number, packet in enumerate(self.packets):
             for operation in packet.operations:
                 if operation.instruction.effect is not Effect.IDLE:
                     found.setdefault(operation.slot, []).append(number)
-        return {slot: tuple(numbers) for slot, numbers in found.items()}
+        return {slot: np.array(numbers, np.int64) for slot, numbers in found.items()}
 
     @cached_property
     def multiplies_under_lane_predicates(self) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from attrs import frozen
 
 from isa.machine import Machine
-from isa.program import Program
+from isa.program import Numbers, Program
 from simulator.logs import stalls_by_cause, stalls_by_packet
 from simulator.reporting.efficiency import share
 from simulator.result import CAUSES, ChipResult, CoreResult
@@ -53,24 +54,21 @@ def stall_cycles(cores: Iterable[CoreResult]) -> dict[str, int]:
 def slot_occupancy(program: Program, machine: Machine, result: ChipResult) -> dict[str, float]:
     """Return, for each issue slot, the share of core-cycles in which it issued an operation."""
     times, core_cycles = _times(result), result.cycles * len(result.cores)
-    issued = {
-        slot: sum(map(times.__getitem__, packets)) for slot, packets in program.issues.items()
-    }
+    issued = {slot: int(times[packets].sum()) for slot, packets in program.issues.items()}
     return {slot: share(issued.get(slot, 0), core_cycles) for slot in machine.issue.slots}
 
 
 def loop_counts(program: Program, result: ChipResult) -> tuple[LoopCount, ...]:
     """Return the loops of the program in the order in which they first appear."""
-    loops = program.packet_loops
-    packets = dict.fromkeys(loops, 0)
-    cycles, stalls = packets.copy(), packets.copy()
-    for loop, cycles_each, times in zip(loops, program.packet_cycles, _times(result), strict=True):
-        packets[loop] += times
-        cycles[loop] += times * cycles_each
+    (paths, loop_of), times = program.loops, _times(result)
+    packets, cycles, stalls = np.zeros((3, len(paths)), np.int64)
+    np.add.at(packets, loop_of, times)
+    np.add.at(cycles, loop_of, times * np.array(program.packet_cycles))
     for core in result.cores:
         for packet, stalled in stalls_by_packet(core.stalls).items():
-            stalls[loops[packet]] += stalled
-    return tuple(LoopCount(loop, packets[loop], cycles[loop], stalls[loop]) for loop in packets)
+            stalls[loop_of[packet]] += stalled
+    columns = zip(paths, packets.tolist(), cycles.tolist(), stalls.tolist(), strict=True)
+    return tuple(LoopCount(*column) for column in columns)
 
 
 def core_counts(machine: Machine, result: ChipResult) -> tuple[dict[str, Any], ...]:
@@ -86,6 +84,7 @@ def core_counts(machine: Machine, result: ChipResult) -> tuple[dict[str, Any], .
     )
 
 
-def _times(result: ChipResult) -> list[int]:
+def _times(result: ChipResult) -> Numbers:
     """Return how often each packet issued, all cores together."""
-    return list(map(sum, zip(*(core.executed for core in result.cores), strict=True)))
+    times: Numbers = np.array([core.executed for core in result.cores], np.int64).sum(axis=0)
+    return times

@@ -192,10 +192,11 @@ def _machine_notes(machine: Machine) -> list[str]:
             f"timing rests on a machine record with {inferred} of {len(confidences)} fields "
             "inferred, not published: ftm7004 machine lists them with their sources"
         )
-    values = machine.values()
-    changed = [f"{k}={values[k]}" for k, n in machine.notes.items() if n.confidence == "user"]
+    changed = [key for key, note in machine.notes.items() if note.confidence == "user"]
     if changed:
-        notes.append(f"changed by the user: {', '.join(changed)}")
+        values = machine.values()
+        texts = ", ".join(f"{key}={values[key]}" for key in changed)
+        notes.append(f"changed by the user: {texts}")
     return notes
 
 
