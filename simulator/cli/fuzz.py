@@ -6,7 +6,6 @@ Exit status 1 if the engines differ on a program or a worker crashed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -72,7 +71,7 @@ def fuzz(
     count = DEFAULT_PROGRAMS if programs is None and minutes is None else programs
     seconds = None if minutes is None else 60 * minutes
     request = Request(seed=seed, first=first, programs=count, seconds=seconds, jobs=jobs)
-    campaign = Campaign(request, _progress())
+    campaign = Campaign(request, _Watching(reports))
     interrupted = False
     try:
         campaign.run()
@@ -82,13 +81,12 @@ def fuzz(
 
 
 def _tell(summary: Summary, interrupted: bool, json: str | None, reports: Path) -> int:
-    """Write reports and summary; return the exit status."""
-    files = [finding.write(reports) for finding in summary.findings]
+    """Print what was found and the summary; return the exit status."""
     if json is not None:
         write_json(json, {**summary.to_dict(), "interrupted": interrupted})
     if json != STDOUT:
-        for finding, file in zip(summary.findings, files, strict=True):
-            click.echo(f"{finding.text}\nwritten to {file}\n")
+        for finding in summary.findings:
+            click.echo(f"{finding.text}\nwritten to {reports / finding.file_name}\n")
         click.echo("\n".join(["interrupted"] * interrupted + _lines(summary)))
     return int(bool(summary.findings))
 
@@ -113,20 +111,20 @@ def _lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _progress() -> Callable[[Summary], None] | None:
-    """Return what shows the summary so far on a terminal, None where stderr is none."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return None
-    shown = time.monotonic()
+class _Watching:
+    """Writes reports as soon as there are any, and shows the summary so far on a terminal."""
 
-    def show(summary: Summary) -> None:
-        nonlocal shown
-        if time.monotonic() - shown < 0.5:
-            return
-        shown = time.monotonic()
-        differences = len(summary.findings)
-        text = f"{summary.programs:,} programs, {summary.packets:,} packets"
-        click.echo(f"\r{text}, {differences} differences ", nl=False, err=True)
+    def __init__(self, reports: Path) -> None:
+        self._reports, self._written = reports, 0
+        self._terminal = Console(stderr=True).is_terminal
+        self._shown = time.monotonic()
 
-    return show
+    def __call__(self, summary: Summary) -> None:
+        for finding in summary.findings[self._written :]:
+            path = finding.write(self._reports)
+            click.echo(f"a difference: {finding.command}, see {path}", err=True)
+        self._written = len(summary.findings)
+        if self._terminal and time.monotonic() - self._shown > 0.5:
+            self._shown = time.monotonic()
+            text = f"{summary.programs:,} programs, {summary.packets:,} packets"
+            click.echo(f"\r{text}, {self._written} differences ", nl=False, err=True)
