@@ -18,7 +18,7 @@ from isa.descriptor import Plane, TransferRequest
 from isa.language.kernel import Kernel
 from isa.program import Program
 from micro_programs import AM, DDR, EASY, SM, R, one, row, without_folders
-from simulator.compiled import native_chip, pace
+from simulator.compiled import native_chip, pace, rounds
 from simulator.compiled.programs import compiled_program
 from simulator.compiled.record import NUMBERS
 from simulator.simulate import Run, simulate
@@ -305,3 +305,12 @@ def test_a_run_without_numbers_marks_what_nobody_knows_in_scalar_memory() -> Non
         # rows of 5 words, 8 words apart
         assert np.flatnonzero(shadow).tolist() == [8 * n + m for n in range(3) for m in range(5)]
         assert not core.array_memory.words.any()
+
+
+def test_the_loop_does_the_same_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_chip, "work", lambda: rounds.work)
+    monkeypatch.setenv(native_chip.VARIABLE, "1")
+    tested, expected = on_reference("relu_forward", "batch=40 features=333")
+    found = simulate(tested, tested.make_inputs(3), cores=4, engine="compiled")
+    assert found.result == expected.result
+    np.testing.assert_array_equal(found.outputs["z"], expected.outputs["z"])

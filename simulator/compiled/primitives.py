@@ -64,7 +64,7 @@ def _pointer(b: ir.IRBuilder, address: Any) -> Any:
 
 def _memory(address: int, kind: Any) -> Any:
     size = ctypes.sizeof(kind)
-    return np.ctypeslib.as_array((kind * (UNBOUNDED // size)).from_address(address))
+    return np.ctypeslib.as_array((kind * (UNBOUNDED // size)).from_address(int(address)))
 
 
 @primitive(_pointer, "Record")
@@ -112,7 +112,7 @@ def _call(b: ir.IRBuilder, function: Any, argument: Any) -> Any:
 @primitive(_call)
 def call(function: int, argument: int) -> int:
     """Call machine code at an address with the address of a record."""
-    return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(function)(argument))
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(int(function))(int(argument)))
 
 
 # Threads ----------------------------------------------------------------------------------------
