@@ -15,12 +15,12 @@ from rich.console import Console
 
 from isa.errors import SimulationError, UsageError
 from kernels import conv2d_forward
-from simulator.benchmark import product
+from simulator.benchmark import product, series
 from simulator.benchmark.cases import Case, usual_cases
-from simulator.benchmark.figures import DENOMINATORS, Amount, Call, Spread, beyond, figures
+from simulator.benchmark.figures import DENOMINATORS, Amount, Call, Spread, beyond, figures, memory
 from simulator.benchmark.process import in_own_process
 from simulator.benchmark.product import Operands, Product
-from simulator.benchmark.series import measure_all, steps
+from simulator.benchmark.series import estimated_seconds, measure_all, steps
 from simulator.cli import commands
 from simulator.cli.bench import show
 
@@ -53,6 +53,12 @@ def test_figures_of_given_times():
     assert row["parts"] == parts
     assert beyond(3.0, parts) == 0.375
     assert beyond(1.0, parts) == 0.0  # the first call happened to be the faster one
+
+
+def test_memory_is_what_a_call_adds():
+    sizes = {"peak_bytes": 700, "before_bytes": 400, "tensor_bytes": 200}
+    assert memory(400, 700, 200) == {**sizes, "ratio": 1.5}
+    assert memory(None, None, 200)["ratio"] is None
 
 
 def test_without_sgemm_there_is_no_ratio():
@@ -107,6 +113,18 @@ def test_the_usual_cases():
     assert [case.layer for case in cases if case.timing_only] == ["vgg16/fc8", "vgg16/fc7"]
     quick = usual_cases(["vgg16/fc8"], 16, 3, timing=False, scaling=False)
     assert [(case.batch, case.cores) for case in quick] == [(16, 1), (16, 4)]
+
+
+def test_estimates_know_who_runs_a_case(monkeypatch):
+    """With numbers compiled; without them as long as the engine in charge takes."""
+    case, timing = Case("vgg16/fc8", 16, 4), Case("vgg16/fc8", 16, 4, timing_only=True)
+    flops = 2 * 1000 * 4096 * 16
+    assert estimated_seconds([case]) == pytest.approx(flops * (7 / 25e9 + 6 / 60e9))
+    monkeypatch.setattr(series, "can_compile", lambda *_, **__: True)
+    assert estimated_seconds([timing]) == pytest.approx(flops * 7 / 25e9)
+    monkeypatch.setattr(series, "can_compile", lambda *_, **__: False)
+    # 50,000 packets a second, 64 multiply-adds a packet
+    assert estimated_seconds([timing]) == pytest.approx(7 * flops / 2 / 64 / 50_000)
 
 
 @pytest.mark.parametrize(

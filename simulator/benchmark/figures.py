@@ -23,7 +23,7 @@ DENOMINATORS = {
     "slowdown": "median simulate seconds / seconds on the chip",
     "cpus": "processor seconds of the process / seconds, summed over the repetitions",
     "compile": "seconds of a process's first call beyond a later one's, building the program apart",
-    "memory": "peak of a process that makes the inputs and simulates once / the tensors' bytes",
+    "memory": "peak after a process's first call, less the peak before it / the tensors' bytes",
 }
 """What each figure is measured against."""
 
@@ -122,6 +122,12 @@ def _seconds(spread: Spread) -> dict[str, float]:
 def _cpus(times: Sequence[tuple[float, float]]) -> float:
     """Return how many processors were busy, of (seconds, processor seconds)."""
     return sum(busy for _, busy in times) / sum(seconds for seconds, _ in times)
+
+
+def memory(before: int | None, peak: int | None, tensors: int) -> dict[str, Any]:
+    """Return what a call adds to a process's peak, in bytes and as a multiple of its tensors."""
+    added = None if before is None or peak is None else (peak - before) / tensors
+    return {"peak_bytes": peak, "before_bytes": before, "tensor_bytes": tensors, "ratio": added}
 
 
 def beyond(first_rest: float, parts: Mapping[str, float]) -> float:

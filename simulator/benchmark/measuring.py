@@ -17,7 +17,7 @@ import numpy as np
 from isa.language.kernel import Kernel
 from isa.machine import Machine
 from simulator.benchmark.cases import Case
-from simulator.benchmark.figures import Amount, Call, figures
+from simulator.benchmark.figures import Amount, Call, figures, memory
 from simulator.benchmark.product import Operands, Product
 from simulator.reporting.report import Report
 from simulator.simulate import simulate
@@ -34,16 +34,10 @@ def measure_first(case: Case) -> dict[str, Any]:
     before = peak_bytes()
     build_seconds = _build(kernel, machine, case.cores)
     call, _ = _simulate(case, kernel, machine, inputs)
-    peak = peak_bytes()
     return {
         "build_seconds": build_seconds,
         "rest": call.rest,
-        "memory": {
-            "peak_bytes": peak,
-            "before_bytes": before,
-            "tensor_bytes": kernel.compulsory_bytes,
-            "ratio": peak / kernel.compulsory_bytes if peak else None,
-        },
+        "memory": memory(before, peak_bytes(), kernel.compulsory_bytes),
     }
 
 

@@ -144,14 +144,14 @@ def _parts(rows: Sequence[Row]) -> Table:
 
 def _first_calls(rows: Sequence[Row]) -> Table:
     table = _table("layer", "> cores", "> building", "> compiling, cold", "> cached",
-                   "> peak memory", "> tensors", "> ratio")  # fmt: skip
+                   "> peak memory", "> before", "> tensors", "> memory")  # fmt: skip
     for row in rows:
         memory, compiling = row["memory"], row["compile"]
         seconds = (compiling[f"{name}_seconds"] for name in ("build", "cold", "cached"))
         _add(
             table, _layer(row), str(row["cores"]), *(f"{1e3 * each:,.0f} ms" for each in seconds),
-            _mebibytes(memory["peak_bytes"]), _mebibytes(memory["tensor_bytes"]),
-            f"{memory['ratio']:.1f}" if memory["ratio"] else "-",
+            *(_mebibytes(memory[f"{name}_bytes"]) for name in ("peak", "before", "tensor")),
+            "-" if memory["ratio"] is None else f"{memory['ratio']:.1f}",
         )  # fmt: skip
     return table
 
