@@ -62,7 +62,7 @@ def test_programs_are_legal(cases: list[Case]) -> None:
 
 
 def test_machines_and_numbers_of_cores_differ(cases: list[Case]) -> None:
-    assert len({case.overrides for case in cases}) > 2
+    assert len({case.overrides for case in cases}) > 1
     assert len({case.program.cores for case in cases}) > 1
 
 

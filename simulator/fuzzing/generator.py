@@ -32,7 +32,9 @@ from simulator.fuzzing.transfers import Transfers
 from simulator.fuzzing.values import words
 from simulator.fuzzing.writer import Draft, DraftPacket, Settings, Writer, first_values
 
-ATTEMPTS = 20
+ATTEMPTS, PATIENCE = 30, 20
+"""How often a program is drawn anew, and after how often on the machine as it is."""
+
 DEFAULT_SIZE = 90
 """Packets of an average program, without those that fill its registers."""
 
@@ -43,15 +45,19 @@ SOURCE = "random"
 def generate(seed: int, index: int, size: int = DEFAULT_SIZE) -> Case:
     """Return program number `index` of a seed; `size` is how many packets are aimed at."""
     random = Random(f"{seed}/{index}")
-    for _ in range(ATTEMPTS):
-        case = _attempt(random, seed, index, size)
+    overrides = random_overrides(random)
+    for attempt in range(ATTEMPTS):
+        if attempt == PATIENCE:
+            overrides = ()
+        case = _attempt(random, seed, index, size, overrides)
         if case is not None:
             return case
     raise RuntimeError(f"program {index} of seed {seed}: no legal program in {ATTEMPTS} attempts")
 
 
-def _attempt(random: Random, seed: int, index: int, size: int) -> Case | None:
-    overrides = random_overrides(random)
+def _attempt(
+    random: Random, seed: int, index: int, size: int, overrides: tuple[str, ...]
+) -> Case | None:
     machine = machine_with(overrides)
     settings = Settings(
         cores=random.choice((1, 1, 2, 2, 3, machine.chip.cores)),
