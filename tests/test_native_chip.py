@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -314,3 +315,14 @@ def test_the_loop_does_the_same_in_python(monkeypatch: pytest.MonkeyPatch) -> No
     found = simulate(tested, tested.make_inputs(3), cores=4, engine="compiled")
     assert found.result == expected.result
     np.testing.assert_array_equal(found.outputs["z"], expected.outputs["z"])
+
+
+def test_runs_at_the_same_time_share_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM7004_CACHE", "off")
+    monkeypatch.setattr(native_chip, "_libraries", [])
+    tested, expected = on_reference("relu_forward", "batch=40 features=333")
+    inputs = tested.make_inputs(3)
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(simulate, tested, inputs, cores=4, engine="compiled") for _ in range(3)]
+    assert all(run.result().result == expected.result for run in runs)
+    assert len(native_chip._libraries) == 1

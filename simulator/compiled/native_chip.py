@@ -10,8 +10,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -140,11 +139,12 @@ class NativeChip:
         team, outcome = self._team, rounds.GO_ON
         team[rounds.THREADS], team[rounds.ABANDONED] = threads, 0
         rounds.open_round(team, len(self.cores))
-        others = [Thread(target=self._take_part, args=(n,)) for n in range(1, threads)]
+        run = work()
+        others = [Thread(target=self._take_part, args=(run, n)) for n in range(1, threads)]
         try:
             for other in others:
                 other.start()
-            outcome = self._take_part(0)
+            outcome = self._take_part(run, 0)
         finally:
             # After an interrupt, the others must not wait for this one.
             team[rounds.ABANDONED] = 1
@@ -153,9 +153,9 @@ class NativeChip:
                     other.join()
         return outcome
 
-    def _take_part(self, thread: int) -> int:
+    def _take_part(self, run: Any, thread: int) -> int:
         """Be one of the threads; as this object's method it keeps alive what they work on."""
-        return int(work()(self._team.ctypes.data, thread))
+        return int(run(self._team.ctypes.data, thread))
 
 
 def _integers(count: int) -> Any:
@@ -178,20 +178,20 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-@cache
-def _library() -> Library:
-    return from_object(cached(code_key(["chip"]), _code))
+def work() -> Any:
+    """Return the chip's compiled loop, the same one for all threads."""
+    with _lock:  # a second library would be dropped, and its code with it, while a thread is in it
+        if not _libraries:
+            _libraries.append(from_object(cached(code_key(["chip"]), _code)))
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    return function(_libraries[0].address("work"))
+
+
+_libraries: list[Library] = []
+_lock = Lock()
 
 
 def _code() -> bytes:
     module = ir.Module()
     IntegerCode(module).add(rounds.work, exported=True)
     return to_object(module)
-
-
-@cache
-def work() -> Any:
-    """Return the chip's compiled loop."""
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(
-        _library().address("work")
-    )
