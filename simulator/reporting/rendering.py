@@ -89,11 +89,7 @@ def _traffic(report: Report) -> str:
 
 
 def _host(report: Report) -> str:
-    parts = {
-        "place": report.place_seconds,
-        "run": report.run_seconds,
-        "read back": report.readback_seconds,
-    }
+    parts = {"place": report.place_seconds, "read back": report.readback_seconds}
     known = [f"{name} {_seconds(value)}" for name, value in parts.items() if value is not None]
     within = f" ({', '.join(known)})" if known else ""
     speed = share(report.cycles, report.host_seconds)
