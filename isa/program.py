@@ -212,16 +212,6 @@ class Program:
             for operation in packet.operations
         )
 
-    @cached_property
-    def branches_by_register(self) -> bool:
-        """Whether a register says where some branch leads."""
-        return any(
-            operation.instruction.effect is Effect.BRANCH
-            and not isinstance(operation.sources[0], Label)
-            for packet in self.packets
-            for operation in packet.operations
-        )
-
     def target(self, label: Label) -> int:
         """Return the packet number of a label."""
         return self.labels[label.name]

@@ -90,7 +90,7 @@ class Chip:
         self.ddr = Memory.make("DDR", machine.ddr.base, size)
         self.checker = Checker(program, machine, self.ddr) if check else None
         self.cores: list[Core] = [
-            CompiledCore(number, program, machine, self.start, compiled)
+            CompiledCore(number, program, machine, self.start, compiled, timing_only)
             if compiled is not None
             else Core(number, program, machine, self.start, tracer, self.checker, timing_only)
             for number in range(program.cores)

@@ -111,11 +111,9 @@ def can_compile(
 ) -> bool:
     """Tell whether the compiled engine does all that is asked for; else the reference engine runs.
 
-    Checks, traces, timing without numbers, the bank model and branches to where a register says
-    are the reference engine's so far.
+    Checks and traces are the reference engine's.
     """
-    asked = check or timing_only or tracer is not None or machine.am.bank_model
-    return not asked and not program.branches_by_register
+    return not check and tracer is None
 
 
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:

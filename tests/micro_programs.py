@@ -95,8 +95,7 @@ class Bench:
         self, body: Body | Program, record: Machine = MACHINE, cores: int = 1, **options: Any
     ) -> None:
         self.program = body if isinstance(body, Program) else program(body, record, cores)
-        plain = not options and not record.am.bank_model and not self.program.branches_by_register
-        if COMPILED and plain:
+        if COMPILED and not options.keys() & {"check", "tracer"}:
             options["compiled"] = Compiled(self.program, record)
         self.chip = Chip(self.program, record, **options)
         for pointer in AR:

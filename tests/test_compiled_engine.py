@@ -59,17 +59,38 @@ def test_other_machines(overrides: tuple[str, ...]) -> None:
     assert_same(kernel, 2, False, *overrides)
 
 
-def test_what_the_compiled_engine_cannot_do_yet_runs_on_the_reference_engine() -> None:
+def test_checks_run_on_the_reference_engine() -> None:
     kernel = kernel_of("relu_forward", "batch=2 features=40")
-    inputs = kernel.make_inputs(1)
-    for options in ({"check": True}, {"timing_only": True}):
-        report = simulate(kernel, inputs, engine="compiled", **options).report
-        assert report.engine == "reference"
-    banked = simulate(kernel, inputs, engine="compiled", machine=machine("am.bank_model=true"))
-    assert banked.report.engine == "reference"
+    report = simulate(kernel, kernel.make_inputs(1), engine="compiled", check=True).report
+    assert report.engine == "reference"
 
 
-def test_a_branch_to_a_computed_packet_runs_on_the_reference_engine() -> None:
+@pytest.mark.parametrize(
+    ("name", "params", "cores"), [case for case in CYCLES if "indexed" not in case[1]]
+)
+def test_timing_only_of_every_kernel(name: str, params: str, cores: int) -> None:
+    kernel = kernel_of(name, params)
+    timed = simulate(kernel, timing_only=True, cores=cores, engine="compiled")
+    assert timed.report.engine == "compiled"
+    assert timed.result == simulate(kernel, timing_only=True, cores=cores).result
+
+
+@pytest.mark.parametrize("timing_only", [False, True])
+@pytest.mark.parametrize("name", ["conv2d_forward", "relu_backward"])
+def test_bank_model(name: str, timing_only: bool) -> None:
+    kernel = kernel_of(name, "batch=33")
+    record = machine("am.bank_model=true", "am.banks=4")
+    inputs = None if timing_only else kernel.make_inputs(3)
+    one, other = (
+        simulate(kernel, inputs, machine=record, cores=2, timing_only=timing_only, engine=engine)
+        for engine in ("reference", "compiled")
+    )
+    assert other.report.engine == "compiled"
+    assert other.report.stalls["bank_conflict"] > 0
+    assert one.result == other.result
+
+
+def test_a_branch_to_where_a_register_says() -> None:
     @kernel(inputs=lambda p: {"x": Tensor((16,))}, outputs=lambda p: {"z": Tensor((16,))})
     def called(k: Builder) -> None:
         """Double x in a subroutine, which is no label's business to return from."""
@@ -90,8 +111,9 @@ def test_a_branch_to_a_computed_packet_runs_on_the_reference_engine() -> None:
 
     x = np.arange(16, dtype=np.float32)
     run = simulate(called(), {"x": x}, engine="compiled")
-    assert run.report.engine == "reference"
+    assert run.report.engine == "compiled"
     np.testing.assert_array_equal(run.outputs["z"], 2 * x)
+    assert run.result == simulate(called(), {"x": x}).result
 
 
 def faulty(kind: str, after: int) -> Kernel:

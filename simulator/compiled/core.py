@@ -8,7 +8,7 @@ over from the last stretch on: so errors are the reference engine's own.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from simulator.compiled.flights import (
     surely_in_flight,
     surely_sent,
 )
+from simulator.compiled.frame import UNKNOWN_BIT
 from simulator.compiled.functions import write_functions
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
@@ -40,7 +41,8 @@ from simulator.logs import Stalls
 from simulator.memory import Memory
 from simulator.reference.core import Core
 from simulator.reference.decode import AnyWrite, ExchangeWrite, Write
-from simulator.result import CoreResult
+from simulator.reference.unknown import UNKNOWN
+from simulator.result import BANK_CONFLICT, CoreResult, StallPlace
 from simulator.state import Status
 
 SCALAR_FILES = (File.SCALAR, File.ADDRESS, File.OFFSET)
@@ -67,18 +69,27 @@ class Compiled:
         numbers = {entry: number for number, entry in enumerate(self.entries)}
         self.plan = Plan(
             program, machine, cut, numbers, sends, flights,
-            surely_in_flight(program, sure, cut, flights), Record(machine, numbers, flights),
+            surely_in_flight(program, sure, cut, flights),
+            Record(machine, numbers, flights, len(program.packets)),
         )  # fmt: skip
-        self.address = self._address(self.plan)
-        self.run = RUN(self.address)
 
     @cached_property
-    def run_masked(self) -> Callable[[int], int]:
-        """Run like `run`, from where that ended with `Code.MASKS`; compiled when it is needed."""
-        return RUN(self._address(evolve(self.plan, masked=True)))
+    def address(self) -> int:
+        """Where the code is."""
+        return self._address(self.plan)
+
+    @cached_property
+    def masked_address(self) -> int:
+        """Where the code goes on that ended with `Code.MASKS`; compiled when it is needed."""
+        return self._address(evolve(self.plan, masked=True))
+
+    @cached_property
+    def timing_address(self) -> int:
+        """Where the code is that leaves out vectors; compiled when it is needed."""
+        return self._address(evolve(self.plan, timing=True))
 
     def _address(self, plan: Plan) -> int:
-        key = fingerprint(plan.program, plan.machine, int(plan.masked))
+        key = fingerprint(plan.program, plan.machine, plan.masked + 2 * plan.timing)
         library = from_object(cached(key, lambda: _object_code(plan)))
         self.libraries.append(library)
         return library.address("run")
@@ -101,8 +112,9 @@ class CompiledCore(Core):
         machine: Machine,
         start: Callable[[Any, int, Any], None],
         compiled: Compiled,
+        timing_only: bool = False,
     ) -> None:
-        super().__init__(number, program, machine, start)
+        super().__init__(number, program, machine, start, timing_only=timing_only)
         self.compiled, self.layout = compiled, compiled.plan.record
         self.record = self.layout.make()
         self.numbers = {
@@ -113,6 +125,11 @@ class CompiledCore(Core):
         self.array_memory = _with_margins(self.array_memory)
         self.scalar_memory = _with_margins(self.scalar_memory)
         self.scalar_memory.words[:] = scalar_words
+        self.address = compiled.timing_address if timing_only else compiled.address
+        self._run = RUN(self.address)
+        self.shadow = aligned(len(scalar_words) if timing_only else 0)
+        """Of every word of SM, whether nobody knows it in a run without numbers."""
+        self.numbers["shadow"][0] = self.shadow.ctypes.data if timing_only else 0
         self.numbers["core"][0] = number
         self.numbers["array"][0] = self.array_memory.words.ctypes.data
         self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
@@ -135,10 +152,8 @@ class CompiledCore(Core):
         while self.status is Status.RUNNING and not self.interpreting:
             limit = min(until, self.cycle + SLICE)
             self.numbers["stalled"][0], self.numbers["limit"][0] = self.stalled, limit
-            code = Code(self.compiled.run(self.record.ctypes.data))
-            if code is Code.MASKS:
-                code = Code(self.compiled.run_masked(self.record.ctypes.data))
-            self.issue = int(self.numbers["issue"][0])
+            code = Code(self._run(self.record.ctypes.data))
+            self.issue, self.stalled = (int(self.numbers[n][0]) for n in ("issue", "stalled"))
             if code is Code.START:
                 self.start_transfer()
             elif code in BLOCKING:
@@ -146,6 +161,8 @@ class CompiledCore(Core):
                 self.blocked_packet = int(self.numbers["last"][0])
                 if code is Code.HALT:
                     self._take_registers()
+            elif code is Code.MASKS:
+                self.allow_masked()
             elif code is Code.LIMIT and limit < until:
                 if progress is not None:
                     progress(self.number, self.cycle)
@@ -153,6 +170,10 @@ class CompiledCore(Core):
                 self.faulty = code is Code.FAULT
                 self._interpret()
                 self._run_interpreted(until, progress)
+
+    def allow_masked(self) -> None:
+        """Give the code a second set of functions, for results sent under another VLR."""
+        self.numbers["masked"][0] = self.compiled.masked_address
 
     def _run_interpreted(self, until: int, progress: Callable[[int, int], None] | None) -> None:
         """Let the reference engine run on, which says what is wrong after a fault.
@@ -169,7 +190,7 @@ class CompiledCore(Core):
 
     def go_on(self, code: int, until: int, progress: Callable[[int, int], None] | None) -> None:
         """Do what the chip's compiled loop could not: a start, or all from the last stretch on."""
-        if code in (Code.LIMIT, Code.FAULT, Code.END):
+        if code in (Code.LIMIT, Code.FAULT, Code.END, Code.ELSEWHERE):
             self.faulty = code == Code.FAULT
             self._interpret()
         else:
@@ -179,7 +200,8 @@ class CompiledCore(Core):
     def start_transfer(self) -> None:
         """Start the transfer that compiled code has left in the record."""
         after, self.packet = self.issue, int(self.numbers["last"][0])
-        self.issue -= 1
+        # A transfer starts before its packet stalls on banks.
+        self.issue -= 1 + int(self.numbers["conflict"][0])
         try:
             self.start(self, int(self.numbers["channel"][0]), self.descriptor.tolist())
         except SimulationError as error:
@@ -203,6 +225,8 @@ class CompiledCore(Core):
                 self.branch_at, self.branch_to = self.issue + branch.remaining, target
         for flight in self.compiled.plan.flights[entry]:
             self._put_in_flight(entry, flight)
+        if self.timing_only:
+            self.unknown_words = set(np.flatnonzero(self.shadow).tolist())
 
     def take_position(self, status: int, channel: int, packet: int) -> None:
         """Take over where compiled code has come to."""
@@ -232,9 +256,17 @@ class CompiledCore(Core):
         """Read the registers from the record."""
         for file in SCALAR_FILES:
             self.scalar_file(file)[:] = self._numbers(self.layout.files[file], FILE_LENGTH[file])
+        if self.timing_only:
+            self._take_unknown()
         self.vectors.reshape(-1)[:] = self._words(self.layout.vectors, self.vectors.size)
         self.exchange[:] = self._words(self.layout.exchange, len(self.exchange))
         self.set_lane_mask(int(self._lane_mask()[0]))
+
+    def _take_unknown(self) -> None:
+        for file in SCALAR_FILES:
+            for index in range(FILE_LENGTH[file]):
+                if self.record[self.layout.unknown_flag(Register(file, index))]:
+                    self.scalar_file(file)[index] = UNKNOWN
 
     def _put_in_flight(self, entry: Entry, flight: Flight) -> None:
         place, lanes = self.layout.flights[entry, flight], flight.result.has_lanes
@@ -243,6 +275,10 @@ class CompiledCore(Core):
         if state >= 0:
             return
         value: Any = self._words(place, self.lanes).copy() if lanes else self._numbers(place, 1)[0]
+        if self.timing_only and (flight.result.unseen or state >> UNKNOWN_BIT & 1):
+            value = UNKNOWN
+        if self.timing_only:
+            state |= (1 << self.lanes) - 1
         enabled = np.array([state >> lane & 1 for lane in range(self.lanes)], bool)
         ports = (flight.result.port,) if flight.result.port else ()
         write: Write = AnyWrite((flight.result.target,), entry.packet - 1, ports)
@@ -258,6 +294,18 @@ class CompiledCore(Core):
     def _words(self, offset: int, count: int) -> Any:
         return self.record[offset : offset + 4 * count].view(np.uint32)
 
+    def _all_stalls(self) -> Mapping[StallPlace, int]:
+        """Return the stalls by place, those of the bank model's compiled packets among them."""
+        waits = self.stalls if self.logged is None else self.logged
+        if not self.machine.am.bank_model:
+            return dict(waits) if self.logged is None else waits
+        total = dict(waits)
+        for packet, cycles in enumerate(self._numbers(self.layout.bank_stalls, len(self.executed))):
+            if cycles:
+                place = StallPlace(packet, BANK_CONFLICT)
+                total[place] = total.get(place, 0) + cycles
+        return total
+
     def result(self) -> CoreResult:
         """Return the counters of a halted core."""
         executed = list(self.executed)
@@ -265,7 +313,7 @@ class CompiledCore(Core):
         for entry, count in zip(self.compiled.entries, counts, strict=True):
             for issue in self.compiled.plan.stretches[entry].issues:
                 executed[issue.packet] += count
-        stalls = dict(self.stalls) if self.logged is None else self.logged
+        stalls = self._all_stalls()
         lanes = self.vmac_lanes + int(self.numbers["vmac_lanes"][0])
         return CoreResult(self.cycle, tuple(executed), stalls, lanes)
 

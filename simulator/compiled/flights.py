@@ -36,6 +36,11 @@ class Result:
         """Tell whether it is a vector, with lanes that land and lanes that do not."""
         return self.target.file is File.VECTOR or self.whole_exchange
 
+    @property
+    def unseen(self) -> bool:
+        """Tell whether a run without numbers leaves it out."""
+        return self.target.file in (File.VECTOR, File.EXCHANGE)
+
 
 @frozen
 class Flight:

@@ -11,6 +11,7 @@ from llvmlite import ir
 
 from isa.operands import File, Register
 from isa.values import Value
+from simulator.compiled.bank_stalls import BankModel, most_stalls
 from simulator.compiled.flights import Flight
 from simulator.compiled.llvm_values import REGISTER, WORD
 from simulator.compiled.native import align_stack, leave_unoptimised
@@ -21,6 +22,9 @@ from simulator.compiled.stretches import Pending, Stretch, leads_back
 
 BYTE = ir.IntType(8)
 FUNCTION = ir.FunctionType(REGISTER, [ir.PointerType()])
+
+UNKNOWN_BIT = 62
+"""Bit of a flight's state: nobody knows its value."""
 
 RARELY = [1, 10_000]
 """Weights of a branch whose first way is hardly ever taken."""
@@ -39,7 +43,11 @@ class Landing:
 class Frame:
     """The function of one stretch: its values, and their way from the record and back."""
 
-    def __init__(self, module: ir.Module, plan: Plan, stretch: Stretch) -> None:
+    def __init__(
+        self, module: ir.Module, plan: Plan, stretch: Stretch, banks: BankModel | None = None
+    ) -> None:
+        self.banks, self.stalls, self.conflict = banks, REGISTER(0), REGISTER(0)
+        self.most_stalls = most_stalls(plan.program, plan.machine, stretch)
         self.plan, self.stretch, self.entry = plan, stretch, stretch.entry
         self.number = plan.numbers[stretch.entry]
         self.function = ir.Function(module, FUNCTION, f"stretch{self.number}")
@@ -52,9 +60,11 @@ class Frame:
         self.faulty, self.saving = self._block("fault"), self._block("save")
         self.builder = ir.IRBuilder(self.body)
         self.turning = leads_back(plan.program, stretch)
-        if not self.turning:
+        # LLVM's quick translation stumbles over masks of less than a byte.
+        if not self.turning and self.lanes >= BYTE.width:
             leave_unoptimised(self.function)
         self.registers = Registers(self.builder, self.lanes, self._from_record)
+        self.registers.load_flag = self._flag_from_record
         self.registers.uniform = plan.is_uniform(stretch)
         self.landings: list[Landing] = []
         self.exits: list[tuple[ir.Block, Value, Value]] = []
@@ -88,6 +98,11 @@ class Frame:
         address = self.first.inttoptr(self._load(field), ir.PointerType())
         return Space(memory.base, memory.bytes // 4, address)
 
+    def _flag_from_record(self, register: Register) -> Value:
+        place = self._at(self.plan.record.unknown_flag(register), self.first)
+        byte = self.first.load(place, typ=BYTE, align=1)
+        return self.first.icmp_unsigned("!=", byte, BYTE(0))
+
     def kind(self, flight: Flight) -> ir.Type:
         vector = flight.result.has_lanes
         return ir.VectorType(WORD, self.lanes) if vector else REGISTER
@@ -97,7 +112,9 @@ class Frame:
         b, kind = self.first, self.kind(flight)
         offset = self.plan.record.flights[self.entry, flight]
         size = 4 * self.lanes if flight.result.has_lanes else 8
-        value = b.load(self._at(offset, b), typ=kind, align=4)
+        value: Value = REGISTER(0)
+        if not (self.plan.timing and flight.result.has_lanes):
+            value = b.load(self._at(offset, b), typ=kind, align=4)
         return value, b.load(self._at(offset + size, b), typ=REGISTER, align=4)
 
     def _read_branch(self, branch: Pending) -> tuple[Value, Value]:
@@ -129,13 +146,14 @@ class Frame:
     def _check_entry(self) -> None:
         """Leave at once, with nothing changed, at the limit, or under other masks than taken."""
         b = ir.IRBuilder(self.checks)
-        end = b.add(self._load("issue"), REGISTER(self.stretch.cycles))
+        end = b.add(self._load("issue"), REGISTER(self.stretch.cycles + self.most_stalls))
         self.limit = self.first.sub(self._load("limit"), self._load("stalled"))
         refused, going = self._block("limit"), self._block("going")
         b.cbranch(b.icmp_signed(">", end, self.limit), refused, going).set_weights(RARELY)
         ir.IRBuilder(refused).ret(REGISTER(Code.LIMIT))
         b.position_at_end(going)
-        others = self._other_masks(b) if self.registers.uniform else []
+        checked = self.registers.uniform and not self.plan.timing
+        others = self._other_masks(b) if checked else []
         if others:
             some = others[0]
             for other in others[1:]:
@@ -170,14 +188,22 @@ class Frame:
             for issue in self.stretch.issues
             for flight in self.plan.sends[issue.packet]
             if issue.time + flight.remaining < self.stretch.cycles
+            and not (self.plan.timing and flight.result.unseen)
         }
         landing |= {
-            whole(f.result.target) for f in self.arriving if f.remaining < self.stretch.cycles
+            whole(flight.result.target)
+            for flight in self.arriving
+            if flight.remaining < self.stretch.cycles
+            and not (self.plan.timing and flight.result.unseen)
         }
         self.circling = sorted(landing, key=Register.__str__)
         for register in self.circling:
             self.registers.write(register, self._phi(self.registers.read(register)))
+        if self.plan.timing:
+            for register in self.circling:
+                self.registers.unknown[register] = self._phi(self._flag_from_record(register))
         self.turns, self.counted = self._phi(self.turns), self._phi(self.counted)
+        self.stalls = self._phi(self.stalls)
         self.arriving = {
             flight: (self._phi(value), self._phi(state))
             for flight, (value, state) in self.arriving.items()
@@ -203,7 +229,7 @@ class Frame:
 
     def _store_flight(self, place: int, flight: Flight, value: Value | None, state: Value) -> None:
         size = 4 * self.lanes if flight.result.has_lanes else 8
-        if value is not None:
+        if value is not None and not (self.plan.timing and flight.result.has_lanes):
             self.builder.store(value, self._at(place), align=4)
         self.builder.store(state, self._at(place + size), align=4)
 
@@ -224,13 +250,26 @@ class Frame:
         b.store(following, self._number("next"), align=8)
         for register, value in self._left_in_registers().items():
             b.store(value, self._at(self.plan.record.register(register)), align=4)
+        if self.plan.timing:
+            self._leave_unknown()
         issue = b.add(self._load("issue"), b.mul(self.turns, REGISTER(self.stretch.cycles)))
         b.store(issue, self._number("issue"), align=8)
+        if self.banks is not None:
+            stalled = b.add(self._load("stalled"), self.stalls)
+            b.store(stalled, self._number("stalled"), align=8)
         b.store(b.add(self._load("vmac_lanes"), self.counted), self._number("vmac_lanes"), align=8)
         place = self._at(self.plan.record.counts + 8 * self.number)
         b.store(b.add(b.load(place, typ=REGISTER, align=8), self.turns), place, align=8)
         b.ret(code)
         self.first.branch(self.checks)
+
+    def _leave_unknown(self) -> None:
+        """Note which of the changed registers nobody knows."""
+        b = self.builder
+        for register in self.registers.changed:
+            flag = self.registers.unknown[register]
+            byte = BYTE(0) if flag is None else b.zext(flag, BYTE)
+            b.store(byte, self._at(self.plan.record.unknown_flag(register)), align=1)
 
     def _left_in_registers(self) -> dict[Register, Value]:
         """Return what the changed registers hold, disabled lanes as they were."""

@@ -11,14 +11,15 @@ from attrs import evolve
 from llvmlite import ir
 
 from isa.values import Value
+from simulator.compiled.bank_stalls import BankModel
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE, FUNCTION, RARELY
+from simulator.compiled.frame import BYTE, FUNCTION, RARELY, UNKNOWN_BIT
 from simulator.compiled.llvm_values import BIT, REGISTER
 from simulator.compiled.packets import Sent, bits_of
 from simulator.compiled.plan import CODES, Code, Plan
 from simulator.compiled.steady_code import FEWEST, SteadyFunction, counted_register
 from simulator.compiled.steady_state import steady_state
-from simulator.compiled.stretches import Entry, Pending, branch_target
+from simulator.compiled.stretches import Entry, Pending, branch_targets, by_register
 from simulator.compiled.turn import Turn
 
 
@@ -44,24 +45,35 @@ class StretchFunction(Turn):
             flag for landing, flag, _, packet in self.branches
             if landing == stretch.cycles and packet == stretch.landing.packet
         )  # fmt: skip
-        target = branch_target(self.plan.program, stretch.landing.packet)
-        taken_to = Entry(target, stretch.onward.pending)
         if flag is None or stretch.always:
-            self._take(taken_to)
+            self._take(stretch.landing)
             return
         taken, straight = self._block("taken"), self._block("straight")
         b.cbranch(flag, taken, straight)
         b.position_at_end(taken)
-        self._take(taken_to)
+        self._take(stretch.landing)
         b.position_at_end(straight)
         self._leave(stretch.onward, None)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, branch: Pending) -> None:
         """Go where a branch leads: round again if that is here."""
         if self.turning:
-            self._turn_again(self._departing(entry))
-        else:
-            self._leave(entry, None)
+            self._turn_again(self._departing(self.entry))
+            return
+        targets = branch_targets(self.plan.program, branch.packet)
+        if not by_register(self.plan.program, branch.packet):
+            self._leave(Entry(targets[0], self.stretch.onward.pending), None)
+            return
+        (register,) = (
+            target for landing, _, target, packet in self.branches
+            if landing == self.stretch.cycles and packet == branch.packet
+        )  # fmt: skip
+        choice = self.builder.switch(register, self.faulty)
+        for target in targets:
+            block = self._block("led")
+            choice.add_case(REGISTER(target), block)
+            self.builder.position_at_end(block)
+            self._leave(Entry(target, self.stretch.onward.pending), None)
 
     def _stop_code(self) -> Value | None:
         """Return the code that hands over to Python behind the last packet; None if none does."""
@@ -84,6 +96,7 @@ class StretchFunction(Turn):
         b = self.builder
         if code is not None:
             b.store(REGISTER(self.stretch.issues[-1].packet), self._number("last"))
+            b.store(self.conflict, self._number("conflict"), align=8)
         departing = self._departing(entry)
         if entry.packet >= len(self.plan.program.packets):
             self._exit(-1, REGISTER(Code.END) if code is None else code)
@@ -119,15 +132,20 @@ class StretchFunction(Turn):
             state = REGISTER(-(2**63)) if one.sent is None else b.shl(
                 b.zext(one.sent, REGISTER), REGISTER(63)
             )  # fmt: skip
-            if flight.result.has_lanes:
+            if flight.result.has_lanes and not self.plan.timing:
                 state = b.or_(state, self._lane_bits_of(one))
+            if one.unknown is not None:
+                flag = b.shl(b.zext(one.unknown, REGISTER), REGISTER(UNKNOWN_BIT))
+                state = b.or_(state, flag)
             value = one.value
             if flight in found:
                 before, known = found[flight]
                 both = b.and_(known, state)
                 self.fault(b.icmp_signed("<", both, REGISTER(0)))
                 came = b.icmp_signed("<", state, REGISTER(0))
-                value, state = b.select(came, value, before), b.or_(known, state)
+                # A result that was not sent must not count as unknown.
+                state = b.select(came, state, known)
+                value = b.select(came, value, before)
             found[flight] = value, state
         return found
 
@@ -146,6 +164,8 @@ class StretchFunction(Turn):
             self._load("issue"),
             b.mul(b.add(self.turns, REGISTER(1)), REGISTER(self.stretch.cycles)),
         )
+        if self.banks is not None:
+            end = b.add(end, b.add(self.stalls, REGISTER(self.most_stalls)))
         self._leave_if(b.icmp_signed(">", end, self.limit), departing, self.number, Code.LIMIT)
         if self.entry in self.plan.steady:
             loop = self.plan.steady[self.entry]
@@ -155,7 +175,10 @@ class StretchFunction(Turn):
             number = self.plan.steady_number(self.entry)
             self._leave_if(b.and_(warm, many), departing, number, Code.ONWARD)
         values = [self.registers.values[register] for register in self.circling]
-        values += [self.turns, self.counted]
+        if self.plan.timing:
+            flags = [self.registers.unknown[register] for register in self.circling]
+            values += [BIT(0) if flag is None else flag for flag in flags]
+        values += [self.turns, self.counted, self.stalls]
         for flight, (old, _) in self.arriving.items():
             values += departing.get(flight, (old, REGISTER(0)))
         for branch in self.coming:
@@ -179,16 +202,34 @@ class StretchFunction(Turn):
 def write_functions(module: ir.Module, plan: Plan) -> None:
     """Write the functions of all stretches, and `run`, which calls them."""
     found = {
-        entry: steady_state(plan.program, plan.machine, stretch)
+        entry: steady_state(plan.program, plan.machine, stretch, plan.timing)
         for entry, stretch in plan.stretches.items()
     }
     steady = {entry: loop for entry, loop in found.items() if loop is not None}
     plan = evolve(plan, steady=steady)
+    banks = BankModel(module, plan.machine) if plan.machine.am.bank_model else None
     for stretch in plan.stretches.values():
-        StretchFunction(module, plan, stretch).write()
+        StretchFunction(module, plan, stretch, banks).write()
     for entry, loop in plan.steady.items():
         SteadyFunction(module, plan, loop, plan.steady_number(entry)).write()
     write_dispatcher(module, plan)
+
+
+def _hand_over(b: ir.IRBuilder, run: ir.Function, code: Value, plan: Plan) -> None:
+    """Return a code; for `Code.MASKS` go on in the other set of functions if there is one."""
+    place = b.gep(run.args[0], [REGISTER(plan.record.numbers["masked"])], source_etype=BYTE)
+    other = b.load(place, typ=REGISTER, align=8)
+    wanted = b.and_(
+        b.icmp_unsigned("==", code, REGISTER(Code.MASKS)),
+        b.icmp_unsigned("!=", other, REGISTER(0)),
+    )
+    masked, returning = run.append_basic_block("masked"), run.append_basic_block("returning")
+    b.cbranch(wanted, masked, returning)
+    b.position_at_end(masked)
+    pointer = b.inttoptr(other, FUNCTION.as_pointer())
+    b.ret(b.call(pointer, [run.args[0]]))
+    b.position_at_end(returning)
+    b.ret(code)
 
 
 def write_dispatcher(module: ir.Module, plan: Plan) -> None:
@@ -199,7 +240,7 @@ def write_dispatcher(module: ir.Module, plan: Plan) -> None:
     b.branch(again)
     b.position_at_end(ended)
     code = b.phi(REGISTER)
-    b.ret(code)
+    _hand_over(b, run, code, plan)
     b.position_at_end(again)
     offset = REGISTER(plan.record.numbers["next"])
     number = b.load(b.gep(run.args[0], [offset], source_etype=BYTE), typ=REGISTER, align=8)

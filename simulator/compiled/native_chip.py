@@ -19,6 +19,7 @@ from llvmlite import ir
 from isa.errors import UsageError
 from simulator.chip_record import (
     CHANNELS,
+    CORE_CODE,
     CORE_CYCLE,
     CORE_SLICE,
     CORE_STATUS,
@@ -37,6 +38,7 @@ from simulator.compiled.fingerprint import code_key
 from simulator.compiled.integer_code import IntegerCode
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.pace import Pace
+from simulator.compiled.plan import Code
 from simulator.compiled.primitives import can_wait, now
 from simulator.compiled.record import NUMBERS, aligned
 from simulator.events import Events
@@ -71,7 +73,7 @@ class NativeChip:
         self._record[:] = events.record
         self._team = _integers(rounds.TAKEN + rounds.LINE * len(cores))
         self._team[rounds.RECORD] = self._record.ctypes.data
-        self._team[rounds.RUN] = self.cores[0].compiled.address
+        self._team[rounds.RUN] = self.cores[0].address
         self._team[rounds.LIMIT] = limit
         self._team[rounds.DDR_WORDS] = ddr.words.ctypes.data
         self._team[rounds.TIMING_ONLY] = timing_only
@@ -97,6 +99,7 @@ class NativeChip:
             if outcome == rounds.SLICE_OVER:
                 self._pace.note(self._issued() - before, time.perf_counter() - began)
                 self._report(progress)
+                self._allow_masked()
         self.events.record = self._record.tolist()
         rows = self.stalls.rows(self.events.record[STALL_ROWS])
         for core in self.cores:
@@ -107,6 +110,12 @@ class NativeChip:
             for core in self.cores:
                 core.stalls, core.logged = dict(core.logged or {}), None
         return outcome
+
+    def _allow_masked(self) -> None:
+        """Compile the second set of functions for cores that ask for it."""
+        for core in self.cores:
+            if self._record[core_address(self._record, core.number) + CORE_CODE] == Code.MASKS:
+                core.allow_masked()
 
     def _make_room(self) -> None:
         cores, channels = int(self._record[CORES]), int(self._record[CHANNELS])

@@ -49,6 +49,17 @@ class Sent:
     """The predicate (i1); None if always."""
     mask: Value | None
     """Enabled lanes of a vector (<lanes x i1>); None: those that VLR enables."""
+    unknown: Value | None = None
+    """Whether nobody knows the value in a run without numbers (i1); None: it is known."""
+
+
+@frozen
+class Access:
+    """A vector access of AM: byte address (i64), bytes, and its predicate."""
+
+    address: Value
+    bytes: int
+    allowed: Value | None
 
 
 @define
@@ -69,6 +80,8 @@ class Registers:
     ) -> None:
         self.builder, self.lanes, self._load = builder, lanes, load
         self.values: dict[Register, Value] = {}
+        self.unknown: dict[Register, Value | None] = {}
+        """Whether nobody knows a scalar in a run without numbers (i1)."""
         self.changed: dict[Register, None] = {}
         """Registers whose values are not the record's any more, in the order of their changes."""
         self.uniform = False
@@ -77,6 +90,7 @@ class Registers:
         Then results may land in all lanes; the disabled ones get their old values back at the end.
         """
         self._masks: Value | None = None
+        self.load_flag: Callable[[Register], Value | None] = _is_known
 
     def kind(self, register: Register) -> ir.Type:
         """Return the type of a register's content; the exchange register is one vector."""
@@ -93,9 +107,10 @@ class Registers:
             value = self.values[register] = self._load(register)
         return value
 
-    def write(self, register: Register, value: Value) -> None:
+    def write(self, register: Register, value: Value, unknown: Value | None = None) -> None:
         register = whole(register)
         self.values[register] = value
+        self.unknown[register] = unknown
         self.changed[register] = None
         if register.file is File.LANE_MASK:
             self._masks = None
@@ -103,6 +118,12 @@ class Registers:
     def know_masks(self, builder: ir.IRBuilder) -> None:
         """Compute the lanes that VLR enables where a builder stands, for all of a function."""
         self._masks = lanes_of(builder, self.read(LANE_MASK), self.lanes)
+
+    def flag(self, register: Register) -> Value | None:
+        """Return whether nobody knows a scalar (i1); None if it is known for sure."""
+        if register not in self.unknown:
+            self.unknown[register] = self.load_flag(register)
+        return self.unknown[register]
 
     def enabled(self) -> Value:
         """Return the lanes that VLR enables, computed once for each of its values."""
@@ -117,6 +138,10 @@ LANE_MASK = Register(File.LANE_MASK)
 def whole(register: Register) -> Register:
     """Return the register that holds a register: entries of SVR are kept together."""
     return Register(File.EXCHANGE, 0) if register.file is File.EXCHANGE else register
+
+
+def _is_known(register: Register) -> None:
+    """Say of every register that it is known, as in runs with numbers."""
 
 
 def lanes_of(builder: ir.IRBuilder, bits: Value, lanes: int) -> Value:
@@ -183,6 +208,8 @@ class OperationTranslator:
         self.deferred, self.actions = Deferred([], []), Actions()
         self.multiplied: list[tuple[Value | None, Value | None]] = []
         """Predicate and lane predicate of every operation on a VMAC slot."""
+        self.accesses: list[Access] = []
+        """Vector accesses of the packet in work."""
         self._packet = 0
         self._allowed: Value | None = None
 
@@ -257,10 +284,9 @@ class OperationTranslator:
         return read(operand)
 
     def _place(self, kind: type[AddressKind], address: Address, own: Value | None) -> Any:
-        base = self.registers.read(address.base)
-        if address.update is not Update.POST:
-            base = self.builder.add(base, self._amount(kind, address))
+        base = self.address_value(kind, address)
         if kind.vector:
+            self.accesses.append(Access(base, kind.unit_bytes * self.lanes, self._allowed))
             return VectorPlace(
                 self.builder, self.array, base, self.enabled(own), self.lanes, self.fault,
                 self.deferred,
@@ -268,6 +294,13 @@ class OperationTranslator:
         return ScalarPlace(
             self.builder, self.scalar, base, self._allowed, self.fault, self.deferred
         )
+
+    def address_value(self, kind: type[AddressKind], address: Address) -> Value:
+        """Return the byte address that a memory operand accesses."""
+        base = self.registers.read(address.base)
+        if address.update is Update.POST:
+            return base
+        return self.builder.add(base, self._amount(kind, address))
 
     def _amount(self, kind: type[AddressKind], address: Address) -> Value:
         """Return the bytes by which an address is offset or moved."""
@@ -285,24 +318,26 @@ class OperationTranslator:
             if flight.result.has_lanes:
                 bare = self.registers.uniform and not flight.result.whole_exchange
                 lanes = own if bare else self.enabled(own)
-            found.append(Sent(flight, _number(value), self._allowed, lanes))
+            found.append(Sent(flight, as_number(value), self._allowed, lanes))
         moved = base_update(operation, self.machine)
         if moved is not None:
-            address, kind = operation.address, operation.address_kind
-            assert address is not None
-            assert kind is not None
-            amount = self._amount(kind, address)
-            value = self.builder.add(self.registers.read(address.base), amount)
-            found.append(Sent(moved, value, self._allowed, None))
+            found.append(Sent(moved, self._moved_address(operation), self._allowed, None))
         return found
+
+    def _moved_address(self, operation: Operation) -> Value:
+        address, kind = operation.address, operation.address_kind
+        assert address is not None
+        assert kind is not None
+        amount = self._amount(kind, address)
+        return self.builder.add(self.registers.read(address.base), amount)
 
     # What control words do ----------------------------------------------------------------------
 
     def branched(self, target: Value) -> None:
-        self.actions.taken.append((self._packet, self._allowed, _number(target)))
+        self.actions.taken.append((self._packet, self._allowed, as_number(target)))
 
     def stopped(self, effect: Effect, channel: Value) -> None:
-        number = _number(channel)
+        number = as_number(channel)
         if effect in (Effect.DMA_WAIT, Effect.DMA_START):
             channels = REGISTER(self.machine.dma.channels)
             self._refuse(self.builder.icmp_unsigned(">=", number, channels))
@@ -312,10 +347,15 @@ class OperationTranslator:
         """Copy the descriptor, as it is when the packet issues, to where Python finds it."""
         b = self.builder
         self.stopped(Effect.DMA_START, channel)
-        place = ScalarPlace(b, self.scalar, address, self._allowed, self.fault, self.deferred)
+        place = self._descriptor_place(address)
         words = [place.load_word(word) for word in range(DESCRIPTOR_WORDS)]
         for number, word in enumerate(words):
             b.store(word, self.descriptor(number), align=4)
+
+    def _descriptor_place(self, address: Value) -> ScalarPlace:
+        return ScalarPlace(
+            self.builder, self.scalar, address, self._allowed, self.fault, self.deferred
+        )
 
     def _refuse(self, wrong: Value) -> None:
         if self._allowed is not None:
@@ -323,5 +363,5 @@ class OperationTranslator:
         self.fault(wrong)
 
 
-def _number(value: Value) -> Value:
+def as_number(value: Value) -> Value:
     return REGISTER(value) if isinstance(value, int) else value

@@ -33,6 +33,8 @@ class Code(IntEnum):
     END = 7
     MASKS = 8
     """Results are in flight that were sent under another VLR: see `Plan.masked`."""
+    ELSEWHERE = 9
+    """A register leads to a packet that is no label's: the reference engine must go on."""
 
 
 CODES = {
@@ -62,6 +64,8 @@ class Plan:
 
     Else most stretches take it that nothing has changed VLR since.
     """
+    timing: bool = False
+    """Tell whether vectors are left out, and what depends on them is unknown."""
     steady: Mapping[Entry, SteadyState] = field(factory=dict)
     """Loops that have a steady state; their functions' numbers follow those of the stretches."""
 
@@ -76,4 +80,4 @@ class Plan:
         landing = [flight for issue in stretch.issues for flight in self.sends[issue.packet]]
         landing += self.flights[stretch.entry]
         changes = any(f.result.target.file is File.LANE_MASK for f in landing)
-        return not (self.masked or crossing or changes)
+        return not (self.masked or changes or (crossing and not self.timing))

@@ -22,9 +22,15 @@ ALIGNMENT = 64
 
 NUMBERS = (
     "next", "code", "channel", "issue", "stalled", "limit", "vmac_lanes", "core", "array",
-    "scalar", "last", "shadow",
+    "scalar", "last", "shadow", "masked", "conflict",
 )  # fmt: skip
 """Fields of 64 bits, one behind the other."""
+
+
+UNKNOWN_FLAGS = sum(
+    FILE_LENGTH[file] for file in (File.SCALAR, File.ADDRESS, File.OFFSET, File.LANE_MASK)
+)
+"""Bytes that say which scalars a run without numbers does not know."""
 
 
 class Record:
@@ -35,6 +41,7 @@ class Record:
         machine: Machine,
         entries: Mapping[Entry, int],
         flights: Mapping[Entry, frozenset[Flight]],
+        packets: int,
     ) -> None:
         self.lanes, self._end = machine.vpu.lanes, 0
         self.vectors = self._take(4 * self.lanes * FILE_LENGTH[File.VECTOR])
@@ -44,8 +51,11 @@ class Record:
             file: self._take(8 * FILE_LENGTH[file])
             for file in (File.SCALAR, File.ADDRESS, File.OFFSET, File.LANE_MASK)
         }
+        self.unknown = self._take(UNKNOWN_FLAGS)
         self.descriptor = self._take(4 * DESCRIPTOR_WORDS)
         self.sums = self._take(4 * self.lanes * FILE_LENGTH[File.VECTOR])
+        self.banks = self._take(8 * machine.am.banks)
+        self.bank_stalls = self._take(8 * packets if machine.am.bank_model else 0)
         self.counts = self._take(8 * len(entries))
         self.pending: dict[tuple[Entry, Pending], int] = {}
         self.flights: dict[tuple[Entry, Flight], int] = {}
@@ -69,6 +79,14 @@ class Record:
         if register.file is File.EXCHANGE:
             return self.exchange
         return self.files[register.file] + 8 * register.index
+
+    def unknown_flag(self, register: Register) -> int:
+        """Return where it stands whether nobody knows a scalar, one byte."""
+        return (
+            self.unknown
+            + (self.files[register.file] - self.files[File.SCALAR]) // 8
+            + (register.index)
+        )
 
     def make(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return a record of zeros that begins at a multiple of `ALIGNMENT`."""

@@ -82,6 +82,7 @@ STUCK = HALTED + 1
 
 LIMIT_CODE, START_CODE, WAIT_CODE = int(Code.LIMIT), int(Code.START), int(Code.WAIT)
 BARRIER_CODE, HALT_CODE = int(Code.BARRIER), int(Code.HALT)
+MASKS_CODE = int(Code.MASKS)
 REFUSED = max(Code) + 1
 """Instead of a code: a start that is not legal."""
 
@@ -89,6 +90,7 @@ REFUSED = max(Code) + 1
 NEXT_CHANNEL, ISSUE = NUMBERS.index("channel"), NUMBERS.index("issue")
 STALLED, CORE_LIMIT = NUMBERS.index("stalled"), NUMBERS.index("limit")
 ARRAY, SCALAR = NUMBERS.index("array"), NUMBERS.index("scalar")
+CONFLICT = NUMBERS.index("conflict")
 LAST, SHADOW = NUMBERS.index("last"), NUMBERS.index("shadow")
 
 # What the threads share. Fixed while they run:
@@ -212,7 +214,7 @@ def status_after(code: int, sliced: int) -> int:
         return AT_BARRIER
     if code == HALT_CODE:
         return HALTED
-    if code == LIMIT_CODE and sliced != 0:
+    if code == MASKS_CODE or (code == LIMIT_CODE and sliced != 0):
         return RUNNING
     return STUCK
 
@@ -225,7 +227,8 @@ def begin(team: Record, record: Record, core: int, numbers: Record) -> int:
     if is_busy(record, core, channel) != 0:
         return REFUSED
     entry = at + QUEUE + queued * ENTRY_SIZE
-    record[entry + TIME] = numbers[ISSUE] - 1 + numbers[STALLED]
+    # A transfer starts before its packet stalls on banks.
+    record[entry + TIME] = numbers[ISSUE] - 1 + numbers[STALLED] - numbers[CONFLICT]
     record[entry + CHANNEL] = channel
     record[entry + STARTED_BY] = numbers[LAST]
     words = words_at(record[at + HOST_DESCRIPTOR])

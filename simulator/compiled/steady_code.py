@@ -23,7 +23,7 @@ from simulator.compiled.llvm_values import BIT, REGISTER
 from simulator.compiled.native import align_stack
 from simulator.compiled.plan import Code, Plan
 from simulator.compiled.slices import Slice, slices, turns_of_block
-from simulator.compiled.steady_state import Definition, SteadyState, address_of
+from simulator.compiled.steady_state import SCALARS, Definition, SteadyState, address_of
 from simulator.compiled.steady_values import FromRecord, SteadyValues
 
 FEWEST = 4
@@ -90,7 +90,10 @@ class SteadyFunction:
         b.store(REGISTER(self.plan.numbers[self.entry]), entered.number("next"))
         turns = self._turns()
         enough = b.icmp_signed(">=", turns, REGISTER(FEWEST))
-        b.cbranch(b.and_(self._inside(turns), enough), going, refused)
+        right = b.and_(self._inside(turns), enough)
+        if self.plan.timing:
+            right = b.and_(right, self._all_known())
+        b.cbranch(right, going, refused)
         ir.IRBuilder(refused).ret(REGISTER(Code.ONWARD))
         self.builder = ir.IRBuilder(going)
         for definition in self.loop.accumulators:
@@ -188,6 +191,9 @@ class SteadyFunction:
             if x.definition not in self.loop.accumulators:
                 value = end.value(x.definition, -x.turns)
                 entered.leave(b, x.definition, x.flight, value)
+                if self.plan.timing:
+                    flag = end.unknown(x.definition, -x.turns)
+                    entered.leave_flag(b, x.definition, x.flight, flag)
 
     def _turn(self, number: Value) -> SteadyValues:
         b, entered = self.builder, self.entered
@@ -215,12 +221,35 @@ class SteadyFunction:
             turns = b.select(b.icmp_signed("<", turns, most), turns, most)
         return turns
 
+    def _all_known(self) -> Value:
+        """Return whether everybody knows what moves by a fixed step, and by which step."""
+        b, entered = self.builder, self.entered
+        registers, flags = set[Register](), list[Value | None]()
+        for definition in self.loop.definitions:
+            motion = self.loop.moves(definition)
+            if motion is None:
+                continue
+            registers |= {register for register, _ in motion.step.products}
+            registers.add(definition.target)
+            for left in self.left:
+                if left.definition is definition and left.flight is not None:
+                    flags.append(entered.flight_flag(left.flight))
+        for _, _, operation in self.loop.operations:
+            registers |= {r for r in operation.reads if r not in self.loop.of and r.file in SCALARS}
+        flags += [entered.flag(register) for register in sorted(registers, key=Register.__str__)]
+        known: Value = BIT(1)
+        for flag in flags:
+            if flag is not None:
+                known = b.and_(known, b.not_(flag))
+        return known
+
     def _inside(self, turns: Value) -> Value:
         """Return whether every load of all turns lies inside its memory, at whole words."""
         b, right = self.builder, BIT(1)
         last = b.sub(turns, REGISTER(1))
         for time, _, operation in self.loop.operations:
-            if operation.instruction.effect is not Effect.LOAD:
+            loads = operation.instruction.effect is Effect.LOAD
+            if not loads or self.loop.is_left_out(operation):
                 continue
             for holds in self._load_inside(last, time, operation):
                 right = b.and_(right, holds)

@@ -21,7 +21,7 @@ from isa.operands import SVR, Address, File, Register, RPair, SVRi, Update, VRPa
 from isa.program import Operation, Program
 from simulator.compiled.flights import Flight, base_update, results
 from simulator.compiled.linear import Amount, Linear, linear, source
-from simulator.compiled.stretches import Entry, Stretch, branch_target
+from simulator.compiled.stretches import Stretch, leads_back
 
 DEEPEST = 6
 """Turns that an operand may look back, by way of the operands of its operands."""
@@ -72,8 +72,11 @@ class IrregularError(Exception):
 class SteadyState:
     """The repeating pattern of one loop."""
 
-    def __init__(self, program: Program, machine: Machine, stretch: Stretch) -> None:
+    def __init__(
+        self, program: Program, machine: Machine, stretch: Stretch, timing: bool = False
+    ) -> None:
         self.program, self.machine, self.stretch = program, machine, stretch
+        self.timing = timing
         self.cycles = stretch.cycles
         self.operations = [
             (issue.time, issue.packet, operation)
@@ -103,21 +106,35 @@ class SteadyState:
             entry = operation.instruction
             if entry.effect is Effect.BRANCH:
                 found.append((time, operation))
-            elif operation.predicate is not None:
+            elif operation.predicate is not None and not self._may_skip(operation):
                 raise IrregularError("a predicate")
             kinds = (SVR, SVRi)
             exchange = any(issubclass(kind, kinds) for kind in entry.kinds)
-            if entry.effect not in allowed or entry.cross_lane or exchange:
+            odd = entry.effect not in allowed or entry.cross_lane or exchange
+            if odd and not self.is_left_out(operation):
                 raise IrregularError(entry.name)
         if len(found) != 1:
             raise IrregularError("branches")
         return found[0]
 
+    def is_left_out(self, operation: Operation) -> bool:
+        """Tell whether a run without numbers does nothing for an operation but count it."""
+        entry = operation.instruction
+        memory = (Effect.NONE, Effect.LOAD, Effect.STORE)
+        vectors = all(flight.result.unseen for flight in results(operation, self.machine))
+        return self.timing and entry.is_vector and vectors and entry.effect in memory
+
+    def _may_skip(self, operation: Operation) -> bool:
+        predicate = operation.predicate
+        lanes = predicate is not None and predicate.is_lane_predicate
+        return lanes and self.is_left_out(operation)
+
     def _definitions(self, time: int, packet: int, operation: Operation) -> Iterator[Definition]:
         for position, flight in enumerate(results(operation, self.machine)):
             if flight.result.target.file is File.LANE_MASK:
                 raise IrregularError("the lane mask changes")
-            yield Definition(operation, packet, time, flight, position)
+            if not (self.timing and flight.result.unseen):
+                yield Definition(operation, packet, time, flight, position)
         moved = base_update(operation, self.machine)
         if moved is not None:
             yield Definition(operation, packet, time, moved, None)
@@ -290,17 +307,21 @@ class SteadyState:
         return -motion.step.constant
 
 
-def steady_state(program: Program, machine: Machine, stretch: Stretch) -> SteadyState | None:
-    """Return the pattern of a stretch that leads back to itself; None if it has none."""
+def steady_state(
+    program: Program, machine: Machine, stretch: Stretch, timing: bool = False
+) -> SteadyState | None:
+    """Return the pattern of a stretch that leads back to itself; None if it has none.
+
+    `timing`: of its scalars alone.
+    """
     if stretch.landing is None or stretch.always or stretch.stops or stretch.skipped:
         return None
     if stretch.entry.pending or machine.am.bank_model:
         return None
-    target = branch_target(program, stretch.landing.packet)
-    if Entry(target, stretch.onward.pending) != stretch.entry:
+    if not leads_back(program, stretch):
         return None
     try:
-        return SteadyState(program, machine, stretch)
+        return SteadyState(program, machine, stretch, timing)
     except IrregularError:
         return None
 

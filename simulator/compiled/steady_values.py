@@ -16,13 +16,14 @@ from isa.operands import Address, AddressKind, File, Kind, Register
 from isa.program import Operation
 from isa.values import Value
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE
+from simulator.compiled.frame import BYTE, UNKNOWN_BIT
 from simulator.compiled.linear import Amount
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
-from simulator.compiled.packets import LANE_MASK, OperationTranslator
+from simulator.compiled.packets import LANE_MASK, OperationTranslator, Sent
 from simulator.compiled.places import Space, WholePlace
 from simulator.compiled.plan import Plan
 from simulator.compiled.steady_state import Definition, SteadyState, address_of
+from simulator.compiled.timing_only import TimingTranslator
 
 
 class FromRecord:
@@ -146,6 +147,40 @@ class FromRecord:
 
         return self._once((id(operation), time, turn), make)
 
+    def shadow(self) -> Value:
+        """Return the host's pointer to the shadow of SM."""
+        return self._once(
+            "shadow pointer", lambda: self.builder.inttoptr(self.load("shadow"), ir.PointerType())
+        )
+
+    def flag(self, register: Register) -> Value | None:
+        """Return whether nobody knows a register that the loop leaves as it is."""
+        if not self.plan.timing:
+            return None
+        place = self.plan.record.unknown_flag(register)
+        byte = self._once(
+            ("flag", register), lambda: self.builder.load(self.at(place), typ=BYTE, align=1)
+        )
+        return self.builder.icmp_unsigned("!=", byte, BYTE(0))
+
+    def flight_flag(self, flight: Flight) -> Value:
+        """Return whether nobody knows a scalar on its way."""
+        b, place = self.builder, self.plan.record.flights[self.entry, flight] + 8
+        state = b.load(self.at(place), typ=REGISTER, align=4)
+        return b.trunc(b.lshr(state, REGISTER(UNKNOWN_BIT)), BIT)
+
+    def leave_flag(
+        self, b: ir.IRBuilder, definition: Definition, flight: Flight | None, flag: Value | None
+    ) -> None:
+        """Write whether nobody knows a scalar result to where that stands."""
+        if flight is None:
+            byte = BYTE(0) if flag is None else b.zext(flag, BYTE)
+            b.store(byte, self.at(self.plan.record.unknown_flag(definition.target), b), align=1)
+            return
+        bit = REGISTER(0) if flag is None else b.shl(b.zext(flag, REGISTER), REGISTER(UNKNOWN_BIT))
+        state = b.or_(REGISTER(-(2**63)), bit)
+        b.store(state, self.at(self.plan.record.flights[self.entry, flight] + 8, b), align=4)
+
     def leave(
         self, b: ir.IRBuilder, definition: Definition, flight: Flight | None, value: Value
     ) -> None:
@@ -174,6 +209,9 @@ class _Operands:
     def enabled(self) -> Value:
         return self.values.all_lanes
 
+    def flag(self, register: Register) -> Value | None:
+        return self.values.flag(register, self.time, self.turn)
+
 
 class _Translator(OperationTranslator):
     """Translates operations whose addresses are known to be right."""
@@ -182,6 +220,34 @@ class _Translator(OperationTranslator):
 
     def _place(self, kind: type[AddressKind], address: Address, own: Value | None) -> Any:
         return self.registers.values.place(kind, self.registers.time, self.registers.turn)
+
+
+class _ShadowedWords(WholePlace):
+    """Words of SM, of which the translator gets to know whether anybody knows them."""
+
+    def __init__(self, place: WholePlace, shadow: Value, translator: _TimingTranslator) -> None:
+        super().__init__(place.builder, place.pointer, place.lanes)
+        self.shadow, self.translator = shadow, translator
+
+    def load_word(self, word: int) -> Value:
+        b = self.builder
+        flag = b.load(b.gep(self.shadow, [REGISTER(word)], source_etype=BYTE), typ=BYTE, align=1)
+        self.translator.loaded.append(b.icmp_unsigned("!=", flag, BYTE(0)))
+        return super().load_word(word)
+
+
+class _TimingTranslator(TimingTranslator):
+    """Translates such operations without numbers."""
+
+    registers: Any
+
+    def _place(self, kind: type[AddressKind], address: Address, own: Value | None) -> Any:
+        values, time, turn = self.registers.values, self.registers.time, self.registers.turn
+        place = values.place(kind, time, turn)
+        return _ShadowedWords(place, values.shadow_at(place, self.shadow), self)
+
+    def _know_address(self, address: Address) -> None:
+        """Addresses were found known before."""
 
 
 class SteadyValues:
@@ -195,15 +261,18 @@ class SteadyValues:
         """Accumulators as the turn sees them, by the identity of their definition."""
         self.offsets: dict[Amount, Value] = {}
         self._make_offset: Callable[[Amount], Value] | None = None
-        self._results: dict[tuple[int, int], list[Value]] = {}
+        self._results: dict[tuple[int, int], list[Sent]] = {}
         self._operands = _Operands(self)
         plan = entered.plan
         nowhere = Space(0, 0, REGISTER(0))
         operands: Any = self._operands
-        self._translator = _Translator(
+        kind = _TimingTranslator if plan.timing else _Translator
+        self._translator = kind(
             builder, plan.program, plan.machine, operands, nowhere, nowhere, REGISTER(0),
             _no_descriptor, _no_fault,
         )  # fmt: skip
+        if isinstance(self._translator, _TimingTranslator):
+            self._translator.shadow = entered.shadow()
         self._operation: Operation | None = None
 
     def moved_by(self, make: Callable[[Amount], Value]) -> None:
@@ -242,9 +311,31 @@ class SteadyValues:
             return self.builder.add(self.read(linear.root, definition.issued, turn), amount)
         position = definition.position
         assert position is not None
-        return self._results_of(definition, turn)[position]
+        return self._results_of(definition, turn)[position].value
 
-    def _results_of(self, definition: Definition, turn: int) -> list[Value]:
+    def unknown(self, definition: Definition, turn: int) -> Value | None:
+        """Return whether nobody knows a scalar result of a turn; None if it is known."""
+        if self.loop.moves(definition) is not None or definition.position is None:
+            return None
+        return self._results_of(definition, turn)[definition.position].unknown
+
+    def flag(self, register: Register, time: int, turn: int) -> Value | None:
+        """Return whether nobody knows what an operand sees; None if it is known."""
+        seen = self.loop.seen(register, time)
+        if seen is None:
+            return self.entered.flag(register)
+        if self.loop.motion(register, time) is not None:
+            return None
+        return self.unknown(seen.definition, turn - seen.turns)
+
+    def shadow_at(self, place: WholePlace, shadow: Value) -> Value:
+        """Return the place of the flag of a word of SM."""
+        b = self.builder
+        words = self.entered.load("scalar")
+        offset = b.sub(b.ptrtoint(place.pointer, REGISTER), words)
+        return b.gep(shadow, [b.lshr(offset, REGISTER(2))], source_etype=BYTE)
+
+    def _results_of(self, definition: Definition, turn: int) -> list[Sent]:
         key = id(definition.operation), turn
         if key not in self._results:
             operands = self._operands
@@ -253,7 +344,7 @@ class SteadyValues:
             self._operation = definition.operation
             sent = self._translator.translate(definition.operation, definition.packet)
             operands.time, operands.turn, self._operation = before
-            self._results[key] = [one.value for one in sent]
+            self._results[key] = sent
         return self._results[key]
 
     def place(self, kind: type[Kind], time: int, turn: int) -> WholePlace:

@@ -107,24 +107,37 @@ def _shift(pending: list[Pending], time: int) -> tuple[Pending, ...]:
 
 
 def leaders(program: Program) -> frozenset[int]:
-    """Return the packets that a branch can reach."""
-    return frozenset({0, *program.labels.values()})
+    """Return the packets that a branch can reach, and those whose branch a register leads."""
+    led = (n for n in range(len(program.packets)) if by_register(program, n))
+    return frozenset({0, *program.labels.values(), *led})
 
 
-def branch_target(program: Program, packet: int) -> int:
-    """Return where the branch of a packet leads; it must name a label."""
+def by_register(program: Program, packet: int) -> bool:
+    """Tell whether a packet has a branch whose target a register says."""
+    return any(not isinstance(branch.sources[0], Label) for branch in branches(program, packet))
+
+
+def branch_targets(program: Program, packet: int) -> list[int]:
+    """Return where the branch of a packet leads: to its label, or to any that a register holds."""
     (branch,) = branches(program, packet)
     label = branch.sources[0]
-    assert isinstance(label, Label), "see Program.branches_by_register"
-    return program.target(label)
+    return [program.target(label)] if isinstance(label, Label) else held_labels(program)
+
+
+def held_labels(program: Program) -> list[int]:
+    """Return the packets of labels that some operation takes as a number."""
+    operations = (o for packet in program.packets for o in packet.operations)
+    taken = (o for o in operations if o.instruction.effect is not Effect.BRANCH)
+    held = {program.target(x) for o in taken for x in o.operands if isinstance(x, Label)}
+    return sorted(packet for packet in held if packet < len(program.packets))
 
 
 def leads_back(program: Program, stretch: Stretch) -> bool:
     """Tell whether a taken branch at its end leads to the stretch itself."""
-    if stretch.landing is None:
+    if stretch.landing is None or any(by_register(program, i.packet) for i in stretch.issues):
         return False
-    target = branch_target(program, stretch.landing.packet)
-    return Entry(target, stretch.onward.pending) == stretch.entry
+    targets = branch_targets(program, stretch.landing.packet)
+    return [Entry(target, stretch.onward.pending) for target in targets] == [stretch.entry]
 
 
 def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
@@ -133,9 +146,9 @@ def successors(program: Program, stretch: Stretch) -> Iterator[Entry]:
         yield stretch.onward
     if stretch.landing is None:
         return
-    target = branch_target(program, stretch.landing.packet)
-    if target < len(program.packets):
-        yield Entry(target, stretch.onward.pending)
+    for target in branch_targets(program, stretch.landing.packet):
+        if target < len(program.packets):
+            yield Entry(target, stretch.onward.pending)
 
 
 def stretches(program: Program, machine: Machine) -> dict[Entry, Stretch]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from llvmlite import ir
 
 from isa.instruction import Effect
-from isa.operands import FILE_LENGTH, File
+from isa.operands import FILE_LENGTH, File, Register
 from isa.values import Value
-from simulator.compiled.frame import Frame, Landing
+from simulator.compiled.flights import Flight
+from simulator.compiled.frame import RARELY, UNKNOWN_BIT, Frame, Landing
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
 from simulator.compiled.packets import (
     LANE_MASK,
@@ -21,6 +22,9 @@ from simulator.compiled.packets import (
     lanes_of,
 )
 from simulator.compiled.places import overlapping
+from simulator.compiled.plan import Code
+from simulator.compiled.stretches import branches, by_register, held_labels
+from simulator.compiled.timing_only import TimingTranslator
 
 
 class Turn(Frame):
@@ -28,22 +32,37 @@ class Turn(Frame):
 
     def _open(self) -> None:
         b = self.builder
-        self.translator = OperationTranslator(
-            b, self.plan.program, self.plan.machine, self.registers, self.array, self.scalar,
-            self._load("core"), lambda word: self._at(self.plan.record.descriptor + 4 * word),
-            self.fault,
-        )  # fmt: skip
+        self.translator = self._make_translator()
         for flight, (value, bits) in self.arriving.items():
             lanes, bare = None, self.registers.uniform and not flight.result.partial
             if flight.result.whole_exchange or (flight.result.has_lanes and not bare):
                 lanes = lanes_of(b, bits, self.lanes)
             sure = flight in self.plan.sure[self.entry]
             came = None if sure else b.icmp_signed("<", bits, REGISTER(0))
-            self.landings.append(Landing(flight.remaining, Sent(flight, value, came, lanes), -1))
+            sent = Sent(flight, value, came, lanes, self._unknown_on_its_way(flight, bits))
+            self.landings.append(Landing(flight.remaining, sent, -1))
         self.branches: list[tuple[int, Value | None, Value, int]] = []
         for branch, (taken, target) in self.coming.items():
             flag = b.icmp_unsigned("!=", taken, REGISTER(0))
             self.branches.append((branch.remaining, flag, target, branch.packet))
+
+    def _make_translator(self) -> OperationTranslator:
+        def descriptor(word: int) -> Value:
+            return self._at(self.plan.record.descriptor + 4 * word)
+
+        kind = TimingTranslator if self.plan.timing else OperationTranslator
+        made = kind(
+            self.builder, self.plan.program, self.plan.machine, self.registers, self.array,
+            self.scalar, self._load("core"), descriptor, self.fault,
+        )  # fmt: skip
+        if isinstance(made, TimingTranslator):
+            made.shadow = self.first.inttoptr(self._load("shadow"), ir.PointerType())
+        return made
+
+    def _unknown_on_its_way(self, flight: Flight, bits: Value) -> Value | None:
+        if not self.plan.timing or flight.result.unseen:
+            return None
+        return self.builder.trunc(self.builder.lshr(bits, REGISTER(UNKNOWN_BIT)), BIT)
 
     def _packets(self) -> None:
         clock = 0
@@ -51,10 +70,32 @@ class Turn(Frame):
         for issue in self.stretch.issues:
             self._land(clock, issue.time)
             clock = issue.time + 1
+            if by_register(self.plan.program, issue.packet):
+                self._refuse_elsewhere(issue.packet)
             self._issue(issue.time, issue.packet)
         self._land(clock, self.stretch.cycles - 1)
         if self.multiplied:
             self._count_lanes(self.builder.mul(self.lane_count, REGISTER(self.multiplied)))
+
+    def _refuse_elsewhere(self, packet: int) -> None:
+        """Leave before the first packet if its branch will lead to where no stretch begins."""
+        b = self.builder
+        operation = branches(self.plan.program, packet)[0]
+        register = operation.sources[0]
+        assert isinstance(register, Register)
+        target = self.registers.read(register)
+        elsewhere: Value = BIT(1)
+        for place in held_labels(self.plan.program):
+            elsewhere = b.and_(elsewhere, b.icmp_unsigned("!=", target, REGISTER(place)))
+        if operation.predicate is not None:
+            test = "==" if operation.predicate.negated else "!="
+            condition = self.registers.read(operation.predicate.register)
+            taken = b.icmp_unsigned(test, condition, REGISTER(0))
+            elsewhere = b.and_(elsewhere, taken)
+        leaving, staying = self._block("elsewhere"), self._block("here")
+        b.cbranch(elsewhere, leaving, staying).set_weights(RARELY)
+        ir.IRBuilder(leaving).ret(REGISTER(Code.ELSEWHERE))
+        b.position_at_end(staying)
 
     def _issue(self, time: int, packet: int) -> None:
         """Emit one packet: all reads and computations, then its stores."""
@@ -74,6 +115,18 @@ class Turn(Frame):
         t.deferred.touched.clear()
         self._count_multiplies()
         self._take_branches(time)
+        self._stall_on_banks(packet)
+
+    def _stall_on_banks(self, packet: int) -> None:
+        accesses, self.conflict = self.translator.accesses, REGISTER(0)
+        if self.banks is not None and accesses:
+            b = self.builder
+            cycles = self.banks.cycles(b, self._at(self.plan.record.banks), accesses)
+            self.stalls = b.add(self.stalls, cycles)
+            self.conflict = cycles
+            place = self._at(self.plan.record.bank_stalls + 8 * packet)
+            b.store(b.add(b.load(place, typ=REGISTER, align=8), cycles), place, align=8)
+        accesses.clear()
 
     def _count_multiplies(self) -> None:
         """Add the enabled lanes of the packet's VMAC slots to the counter."""
@@ -108,7 +161,8 @@ class Turn(Frame):
         b, latency = self.builder, self.plan.machine.latency["branch"]
         for packet, allowed, target in self.translator.actions.taken:
             outside = b.icmp_unsigned(">=", target, REGISTER(len(self.plan.program.packets)))
-            self.fault(outside if allowed is None else b.and_(outside, allowed))
+            if not by_register(self.plan.program, packet):
+                self.fault(outside if allowed is None else b.and_(outside, allowed))
             for landing, earlier, _, _ in self.branches:
                 if landing > time:
                     both = [flag for flag in (earlier, allowed) if flag is not None]
@@ -142,6 +196,9 @@ class Turn(Frame):
 
     def _put(self, one: Sent) -> None:
         b, target = self.builder, one.flight.result.target
+        if self.plan.timing:
+            self._put_scalar(one)
+            return
         value, old = one.value, self.registers.read(target)
         if one.flight.result.whole_exchange:
             value, mask = self._widened(value, old), self._widened_mask(one.mask)
@@ -156,6 +213,24 @@ class Turn(Frame):
         if one.sent is not None:
             value = b.select(one.sent, value, old)
         self.registers.write(target, value)
+
+    def _put_scalar(self, one: Sent) -> None:
+        """Put a result where a run without numbers keeps it, known or not."""
+        b, target = self.builder, one.flight.result.target
+        if one.flight.result.unseen:
+            return
+        value, unknown = one.value, one.unknown
+        if target.file is File.LANE_MASK:
+            value = b.and_(value, REGISTER((1 << self.lanes) - 1))
+            if unknown is not None:
+                self.fault(unknown if one.sent is None else b.and_(unknown, one.sent))
+                unknown = None
+        if one.sent is not None:
+            old, before = self.registers.read(target), self.registers.flag(target)
+            value = b.select(one.sent, value, old)
+            if unknown is not None or before is not None:
+                unknown = b.select(one.sent, unknown or BIT(0), before or BIT(0))
+        self.registers.write(target, value, unknown)
 
     def _widened(self, value: Value, like: Value) -> Value:
         """Return lanes as entries of the exchange register; the further ones mean nothing."""
@@ -180,6 +255,8 @@ class Turn(Frame):
         rule = self.plan.machine.issue.one_result_per_unit
         port = rule and one.port and one.port == other.port
         port = port and (first.issued == -1 or first.issued != second.issued)
+        if self.plan.timing and (one.unseen or other.unseen) and not port:
+            return
         exchange = one.whole_exchange or other.whole_exchange
         same = one.target == other.target or (exchange and one.target.file is other.target.file)
         if not port and not same:
@@ -188,6 +265,9 @@ class Turn(Frame):
         for landing in (first, second):
             if landing.sent.sent is not None:
                 meets = b.and_(meets, landing.sent.sent)
+        if self.plan.timing:
+            self.fault(meets)
+            return
         masks = [landing.sent.mask for landing in (first, second)]
         masks = [self.registers.enabled() if mask is None else mask for mask in masks]
         if not port and one.has_lanes and other.has_lanes:
