@@ -18,7 +18,7 @@ from isa.language.kernel import Kernel
 from isa.machine import Machine
 from simulator.benchmark.cases import Case
 from simulator.benchmark.figures import Amount, Call, figures, memory
-from simulator.benchmark.product import Operands, Product
+from simulator.benchmark.product import Operands, Product, random_values
 from simulator.reporting.report import Report
 from simulator.simulate import simulate
 
@@ -30,7 +30,7 @@ Announce = Callable[[str], None]
 def measure_first(case: Case) -> dict[str, Any]:
     """Return what the first call of a process takes: building, compiling, memory."""
     kernel, machine = case.make_kernel(), Machine.load()
-    inputs = {} if case.timing_only else kernel.make_inputs()
+    inputs = {} if case.timing_only else _inputs(kernel)
     before = peak_bytes()
     build_seconds = _build(kernel, machine, case.cores)
     call, _ = _simulate(case, kernel, machine, inputs)
@@ -44,7 +44,7 @@ def measure_first(case: Case) -> dict[str, Any]:
 def measure(case: Case, announce: Announce) -> dict[str, Any]:
     """Return the figures of a case; `announce` hears of every step that is done."""
     kernel, machine = case.make_kernel(), Machine.load()
-    inputs = {} if case.timing_only else kernel.make_inputs()
+    inputs = {} if case.timing_only else _inputs(kernel)
     _build(kernel, machine, case.cores)
     first, report = _simulate(case, kernel, machine, inputs)
     announce("simulate")
@@ -74,6 +74,12 @@ def measure(case: Case, announce: Announce) -> dict[str, Any]:
         **row,
         "first_rest": first.rest,
     }
+
+
+def _inputs(kernel: Kernel) -> Inputs:
+    """Return random inputs; all tensors of a layer's forward kernel are float32."""
+    generator = np.random.default_rng(0)
+    return {n: random_values(generator, *tensor.shape) for n, tensor in kernel.inputs.items()}
 
 
 def _build(kernel: Kernel, machine: Machine, cores: int) -> float:

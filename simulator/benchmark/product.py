@@ -53,8 +53,8 @@ class Operands:
         generator = np.random.default_rng(seed)
         width = product.panel_columns
         self.product = product
-        self.weights = _random(generator, product.rows, product.depth)
-        self.panel = _random(generator, product.depth, width)
+        self.weights = random_values(generator, product.rows, product.depth)
+        self.panel = random_values(generator, product.depth, width)
         self.result = np.empty((product.rows, width), np.float32)
 
     def multiply(self) -> None:
@@ -65,8 +65,9 @@ class Operands:
             np.matmul(self.weights, self.panel[:, :here], out=self.result[:, :here])
 
 
-def _random(generator: np.random.Generator, rows: int, columns: int) -> Array:
-    values = generator.random((rows, columns), np.float32)
+def random_values(generator: np.random.Generator, *shape: int) -> Array:
+    """Return values in [-1, 1), made without anything larger than themselves."""
+    values: Array = generator.random(shape, np.float32)
     values *= 2
     values -= 1
     return values
