@@ -9,13 +9,14 @@ import io
 import json
 import os
 
+import attrs
 import numpy as np
 import pytest
 from rich.console import Console
 
 from isa.errors import SimulationError, UsageError
 from kernels import conv2d_forward
-from simulator.benchmark import product, series
+from simulator.benchmark import product
 from simulator.benchmark.cases import Case, usual_cases
 from simulator.benchmark.figures import DENOMINATORS, Amount, Call, Spread, beyond, figures, memory
 from simulator.benchmark.process import in_own_process
@@ -104,27 +105,25 @@ def test_panels_cover_the_columns(monkeypatch):
 
 
 def test_the_usual_cases():
-    cases = usual_cases(["vgg16/fc8", "vgg16/fc7"], 64, 3, timing=True, scaling=True)
+    cases = usual_cases(["vgg16/fc8", "vgg16/fc7"], 64, 3, scaling=True)
     assert len(set(cases)) == len(cases)
     assert {case.repeat for case in cases} == {3}
     scaled = [case for case in cases if case.layer == "vgg16/fc8" and not case.timing_only]
     assert {case.batch for case in scaled} == {16, 32, 64}
     assert {case.cores for case in scaled} == {1, 2, 4}
     assert [case.layer for case in cases if case.timing_only] == ["vgg16/fc8", "vgg16/fc7"]
-    quick = usual_cases(["vgg16/fc8"], 16, 3, timing=False, scaling=False)
-    assert [(case.batch, case.cores) for case in quick] == [(16, 1), (16, 4)]
+    quick = usual_cases(["vgg16/fc8"], 16, 3, scaling=False)
+    ways = [(case.batch, case.cores, case.timing_only) for case in quick]
+    assert ways == [(16, 1, False), (16, 4, False), (16, 4, True)]
 
 
-def test_estimates_know_who_runs_a_case(monkeypatch):
-    """With numbers compiled; without them as long as the engine in charge takes."""
-    case, timing = Case("vgg16/fc8", 16, 4), Case("vgg16/fc8", 16, 4, timing_only=True)
+def test_estimates():
     flops = 2 * 1000 * 4096 * 16
-    assert estimated_seconds([case]) == pytest.approx(flops * (7 / 25e9 + 6 / 60e9))
-    monkeypatch.setattr(series, "can_compile", lambda *_, **__: True)
-    assert estimated_seconds([timing]) == pytest.approx(flops * 7 / 25e9)
-    monkeypatch.setattr(series, "can_compile", lambda *_, **__: False)
-    # 50,000 packets a second, 64 multiply-adds a packet
-    assert estimated_seconds([timing]) == pytest.approx(7 * flops / 2 / 64 / 50_000)
+    with_numbers, timing = Case("vgg16/fc8", 16), Case("vgg16/fc8", 16, 4, timing_only=True)
+    assert estimated_seconds([with_numbers]) == pytest.approx(flops * (7 / 25e9 + 6 / 60e9))
+    assert estimated_seconds([with_numbers, timing]) == pytest.approx(
+        flops * (7 / 25e9 + 13 / 60e9)
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,6 +177,12 @@ def test_a_row_of_a_real_series(document):
     # a weight each, and inputs, outputs and biases
     assert row["memory"]["tensor_bytes"] == 4 * (1000 * 4096 + 4096 + 2 * 1000)
     assert min(row["compile"].values()) >= 0
+
+
+def test_timing_only_is_compiled_and_has_no_yardstick(tmp_path):
+    row = in_own_process("repeated", attrs.evolve(TINY, timing_only=True), tmp_path, lambda _: None)
+    assert (row["engine"], row["sgemm"], row["ratio_to_sgemm"]) == ("compiled", None, None)
+    assert row["cycles"] > 1000 * 4096 / 64
 
 
 def test_a_series_is_data(document):

@@ -48,13 +48,10 @@ class Case:
         return attrs.asdict(self)
 
 
-def usual_cases(
-    layers: Sequence[str], batch: int, repeat: int, *, scaling: bool, timing: bool
-) -> list[Case]:
-    """Return every layer on one core and on all cores.
+def usual_cases(layers: Sequence[str], batch: int, repeat: int, *, scaling: bool) -> list[Case]:
+    """Return every layer on one core, on all cores, and on all cores without numbers.
 
-    With `timing`, on all cores without numbers as well; with `scaling`, also one layer at smaller
-    batches, and on fewer cores or threads.
+    With `scaling`, also one layer at smaller batches, and on fewer cores or threads.
     """
     if not layers:
         raise UsageError("name at least one layer, such as vgg16/fc8")
@@ -64,9 +61,8 @@ def usual_cases(
     ways: list[dict[str, Any]] = [
         {},
         {"cores": ALL_CORES, "threads": many},
+        {"cores": ALL_CORES, "timing_only": True},
     ]
-    if timing:
-        ways.append({"cores": ALL_CORES, "timing_only": True})
     every = {"batch": batch, "repeat": repeat}
     cases = [Case(layer, **{**every, **way}) for way in ways for layer in layers]
     if scaling:

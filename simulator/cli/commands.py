@@ -162,7 +162,6 @@ def show_record(machine: str, settings: tuple[str, ...], json: str | None) -> No
     show_default=True,
     help="Times everything is measured; medians are shown.",
 )
-@click.option("--timing-only", is_flag=True, help="Also all cores without numbers.")
 @json_option
 @debug_option
 def measure_speed(
@@ -170,7 +169,6 @@ def measure_speed(
     batch: int | None,
     quick: bool,
     repeat: int,
-    timing_only: bool,
     json: str | None,
 ) -> None:
     """Measure the compiled engine on this host, beside numpy's sgemm on one thread."""
@@ -178,4 +176,4 @@ def measure_speed(
     names, size = (QUICK_LAYERS, QUICK_BATCH) if quick else (LAYERS, BATCH)
     if layers is not None:
         names = tuple(name.strip() for name in layers.split(",") if name.strip())
-    bench(usual_cases(names, batch or size, repeat, timing=timing_only, scaling=not quick), json)
+    bench(usual_cases(names, batch or size, repeat, scaling=not quick), json)
