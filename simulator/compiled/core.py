@@ -30,7 +30,7 @@ from simulator.compiled.flights import (
     surely_in_flight,
     surely_sent,
 )
-from simulator.compiled.frame import UNKNOWN_BIT
+from simulator.compiled.frame import PACKET_MASK, PACKET_SHIFT, UNKNOWN_BIT
 from simulator.compiled.functions import write_functions
 from simulator.compiled.native import Library, from_object, to_object
 from simulator.compiled.places import MARGIN_WORDS
@@ -281,10 +281,11 @@ class CompiledCore(Core):
             state |= (1 << self.lanes) - 1
         enabled = np.array([state >> lane & 1 for lane in range(self.lanes)], bool)
         ports = (flight.result.port,) if flight.result.port else ()
-        write: Write = AnyWrite((flight.result.target,), entry.packet - 1, ports)
+        packet = state >> PACKET_SHIFT & PACKET_MASK
+        write: Write = AnyWrite((flight.result.target,), packet, ports)
         if flight.result.whole_exchange:
             entries = tuple(Register(File.EXCHANGE, index) for index in range(self.lanes))
-            write = ExchangeWrite(entries, entry.packet - 1, ports)
+            write = ExchangeWrite(entries, packet, ports)
         self._send(write, flight.remaining, value, None if not lanes or enabled.all() else enabled)
 
     def _numbers(self, offset: int, count: int) -> list[int]:

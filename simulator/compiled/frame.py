@@ -23,8 +23,12 @@ from simulator.compiled.stretches import Pending, Stretch, leads_back
 BYTE = ir.IntType(8)
 FUNCTION = ir.FunctionType(REGISTER, [ir.PointerType()])
 
+# The state of a flight: its lanes from bit 0 on, then
+PACKET_SHIFT = 40
+PACKET_MASK = (1 << 22) - 1
+"""The packet that sent it."""
 UNKNOWN_BIT = 62
-"""Bit of a flight's state: nobody knows its value."""
+"""Set if nobody knows its value. Bit 63: it was sent."""
 
 RARELY = [1, 10_000]
 """Weights of a branch whose first way is hardly ever taken."""
@@ -108,7 +112,7 @@ class Frame:
         return ir.VectorType(WORD, self.lanes) if vector else REGISTER
 
     def _read_flight(self, flight: Flight) -> tuple[Value, Value]:
-        """Return a flight's value and state (bit 63: sent; low bits: lanes)."""
+        """Return a flight's value and state."""
         b, kind = self.first, self.kind(flight)
         offset = self.plan.record.flights[self.entry, flight]
         size = 4 * self.lanes if flight.result.has_lanes else 8
@@ -167,13 +171,15 @@ class Frame:
 
     def _other_masks(self, b: ir.IRBuilder) -> list[Value]:
         """Return for every vector on its way whether it has other lanes than VLR now says."""
-        others = []
+        others, now = [], self.registers.read(LANE_MASK)
         for flight, (_, bits) in self.arriving.items():
-            if flight.result.has_lanes and not flight.result.partial:
-                came = b.icmp_signed("<", bits, REGISTER(0))
-                sent = b.and_(bits, REGISTER((1 << self.lanes) - 1))
-                differs = b.icmp_unsigned("!=", sent, self.registers.read(LANE_MASK))
-                others.append(b.and_(came, differs))
+            if flight.result.target.file is not File.VECTOR:
+                continue
+            came = b.icmp_signed("<", bits, REGISTER(0))
+            sent = b.and_(bits, REGISTER((1 << self.lanes) - 1))
+            if flight.result.partial:
+                sent = b.or_(sent, now)
+            others.append(b.and_(came, b.icmp_unsigned("!=", sent, now)))
         return others
 
     def _known_lanes(self) -> None:

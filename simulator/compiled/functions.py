@@ -13,7 +13,14 @@ from llvmlite import ir
 from isa.values import Value
 from simulator.compiled.bank_stalls import BankModel
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE, FUNCTION, RARELY, UNKNOWN_BIT
+from simulator.compiled.frame import (
+    BYTE,
+    FUNCTION,
+    PACKET_MASK,
+    PACKET_SHIFT,
+    RARELY,
+    UNKNOWN_BIT,
+)
 from simulator.compiled.llvm_values import BIT, REGISTER
 from simulator.compiled.packets import Sent, bits_of
 from simulator.compiled.plan import CODES, Code, Plan
@@ -134,6 +141,7 @@ class StretchFunction(Turn):
             )  # fmt: skip
             if flight.result.has_lanes and not self.plan.timing:
                 state = b.or_(state, self._lane_bits_of(one))
+            state = b.or_(state, self._packet_of(one))
             if one.unknown is not None:
                 flag = b.shl(b.zext(one.unknown, REGISTER), REGISTER(UNKNOWN_BIT))
                 state = b.or_(state, flag)
@@ -148,6 +156,12 @@ class StretchFunction(Turn):
                 value = b.select(came, value, before)
             found[flight] = value, state
         return found
+
+    def _packet_of(self, one: Sent) -> Value:
+        """Return the packet that sent a result, where it stands in a state."""
+        if isinstance(one.packet, int):
+            return REGISTER((one.packet & PACKET_MASK) << PACKET_SHIFT)
+        return self.builder.and_(one.packet, REGISTER(PACKET_MASK << PACKET_SHIFT))
 
     def _lane_bits_of(self, one: Sent) -> Value:
         """Return the lanes in which a vector on its way will land, as bits."""

@@ -51,6 +51,8 @@ class Sent:
     """Enabled lanes of a vector (<lanes x i1>); None: those that VLR enables."""
     unknown: Value | None = None
     """Whether nobody knows the value in a run without numbers (i1); None: it is known."""
+    packet: int | Value = 0
+    """The packet that sent it: its number, or a state that holds it."""
 
 
 @frozen

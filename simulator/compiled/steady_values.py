@@ -16,7 +16,7 @@ from isa.operands import Address, AddressKind, File, Kind, Register
 from isa.program import Operation
 from isa.values import Value
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import BYTE, UNKNOWN_BIT
+from simulator.compiled.frame import BYTE, PACKET_MASK, PACKET_SHIFT, UNKNOWN_BIT
 from simulator.compiled.linear import Amount
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
 from simulator.compiled.packets import LANE_MASK, OperationTranslator, Sent
@@ -178,7 +178,8 @@ class FromRecord:
             b.store(byte, self.at(self.plan.record.unknown_flag(definition.target), b), align=1)
             return
         bit = REGISTER(0) if flag is None else b.shl(b.zext(flag, REGISTER), REGISTER(UNKNOWN_BIT))
-        state = b.or_(REGISTER(-(2**63)), bit)
+        packet = (definition.packet & PACKET_MASK) << PACKET_SHIFT
+        state = b.or_(REGISTER(-(2**63) + packet), bit)
         b.store(state, self.at(self.plan.record.flights[self.entry, flight] + 8, b), align=4)
 
     def leave(

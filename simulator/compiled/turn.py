@@ -6,6 +6,7 @@ it lands. What is known at run time only is whether a predicated operation sent 
 
 from __future__ import annotations
 
+from attrs import evolve
 from llvmlite import ir
 
 from isa.instruction import Effect
@@ -39,7 +40,7 @@ class Turn(Frame):
                 lanes = lanes_of(b, bits, self.lanes)
             sure = flight in self.plan.sure[self.entry]
             came = None if sure else b.icmp_signed("<", bits, REGISTER(0))
-            sent = Sent(flight, value, came, lanes, self._unknown_on_its_way(flight, bits))
+            sent = Sent(flight, value, came, lanes, self._unknown_on_its_way(flight, bits), bits)
             self.landings.append(Landing(flight.remaining, sent, -1))
         self.branches: list[tuple[int, Value | None, Value, int]] = []
         for branch, (taken, target) in self.coming.items():
@@ -104,7 +105,8 @@ class Turn(Frame):
             if operation.instruction.effect is Effect.IDLE:
                 continue
             for one in t.translate(operation, packet):
-                self.landings.append(Landing(time + one.flight.remaining, one, time))
+                sent = evolve(one, packet=packet)
+                self.landings.append(Landing(time + one.flight.remaining, sent, time))
         if len(t.deferred.touched) > 1:
             meets = overlapping(b, t.deferred)
             if meets is not None:
