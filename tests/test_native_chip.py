@@ -261,9 +261,11 @@ def test_the_faster_number_of_threads_runs_on(monkeypatch: pytest.MonkeyPatch) -
             used.append(chosen.threads)
             packets = 2 * chosen.budget
             chosen.note(packets, packets / rates[used[-1]] / 1e6)
-        assert used[:3] == [1, 2, 1]
-        # all but the trials, in slices 2, 18 and 34 from 0
-        assert [n for n, threads in enumerate(used[3:], 3) if threads != best] == [18, 34]
+        # two threads until the first trial of one, then the faster but for a trial every 16 slices
+        first = used.index(1, 1)
+        assert set(used[1:first]) == {2}
+        trials = [n for n, threads in enumerate(used) if n > first and threads != best]
+        assert trials == list(range(first + 16, 40, 16))
         # a slice takes 0.1 s: 1e7 packets at 1e8 a second, half of them for each core
         assert 0.8 < 2 * chosen.budget / rates[best] / 1e5 < 1.25
 

@@ -20,7 +20,7 @@ from simulator.chip_record import (
     TRANSPOSED,
     Record,
 )
-from simulator.compiled.primitives import Flags, Words, copy_run
+from simulator.compiled.primitives import Flags, Words, copy_run, fill_run
 
 TILE = 16
 """Rows and columns transposed together: the lines of both sides stay in the host's cache."""
@@ -113,6 +113,10 @@ def mark_unknown(record: Record, entry: int, unknown: Flags) -> None:
     """Note that the words a transfer would write in SM are data that nobody knows."""
     to = first_word(record, entry + TO, record[entry + TO_MEMORY])
     step = record[entry + TO + STRIDE] >> 2
-    for row in range(record[entry + TO + ROWS]):
-        for word in range(record[entry + TO + ROW_WORDS]):
-            unknown[to + row * step + word] = 1
+    words = record[entry + TO + ROW_WORDS]
+    rows = record[entry + TO + ROWS]
+    if step == words:
+        words = words * rows  # rows that follow each other are one
+        rows = 1
+    for row in range(rows):
+        fill_run(unknown, to + row * step, words)

@@ -216,7 +216,7 @@ class StretchFunction(Turn):
 def write_functions(module: ir.Module, plan: Plan) -> None:
     """Write the functions of all stretches, and `run`, which calls them."""
     found = {
-        entry: steady_state(plan.program, plan.machine, stretch, plan.timing)
+        entry: steady_state(plan.program, plan.machine, stretch, plan.flights[entry], plan.timing)
         for entry, stretch in plan.stretches.items()
     }
     steady = {entry: loop for entry, loop in found.items() if loop is not None}

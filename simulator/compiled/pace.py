@@ -12,8 +12,11 @@ FIRST_BUDGET = 20_000
 SLICE_SECONDS = 0.1
 """About how long Python stays away."""
 
+TELLING_SECONDS = 0.02
+"""Shorter slices do not tell how fast a number of threads is: starting them counts too much."""
+
 TRIAL_EVERY = 16
-"""Slices between two looks at how fast the other number of threads is."""
+"""Telling slices between two looks at how fast the other number of threads is."""
 
 TRIAL_SHARE = 4
 """A trial is so many times shorter than a slice."""
@@ -24,7 +27,7 @@ class Pace:
 
     def __init__(self, most_threads: int) -> None:
         self.most_threads = most_threads
-        self._budget, self._slices = FIRST_BUDGET, 0
+        self._budget, self._slices, self._telling = FIRST_BUDGET, 0, 0
         self._rates: dict[int, float] = {}
 
     @property
@@ -43,20 +46,23 @@ class Pace:
 
     @property
     def _best(self) -> int:
-        """The faster number of threads; the most until that is known."""
+        """The faster number of threads; the most until both are known."""
         if len(self._rates) < 2:
             return self.most_threads
         return max(self._rates, key=self._rates.__getitem__)
 
     @property
     def _is_trial(self) -> bool:
-        return self.most_threads > 1 and self._slices % TRIAL_EVERY == 2
+        return self.most_threads > 1 and self._telling % TRIAL_EVERY == TRIAL_EVERY // 2
 
     def note(self, packets: int, seconds: float) -> None:
         """Take note of the slice that is over; `packets` are those of all cores."""
-        rate = packets / max(seconds, 1e-6)
-        if self._slices > 0:
-            self._rates[self.threads] = rate
-        factor = SLICE_SECONDS / max(seconds, 1e-6) / (TRIAL_SHARE if self._is_trial else 1)
+        seconds = max(seconds, 1e-6)
+        share = TRIAL_SHARE if self._is_trial else 1
+        telling = self._slices > 0 and seconds >= TELLING_SECONDS / share
+        if telling:
+            self._rates[self.threads] = packets / seconds
+        factor = SLICE_SECONDS / seconds / share
         self._budget = max(FIRST_BUDGET, int(self._budget * min(4.0, factor)))
         self._slices += 1
+        self._telling += telling

@@ -101,6 +101,21 @@ def copy_run(target: Words, to: int, source: Words, at: int, count: int) -> int:
     return 0
 
 
+def _fill(b: ir.IRBuilder, target: Any, to: Any, count: Any) -> Any:
+    byte = ir.IntType(8)
+    fill = _declared(b, "llvm.memset.p0.i64", VOID, POINTER, byte, INTEGER, ir.IntType(1))
+    where = b.gep(target, [to], source_etype=byte)
+    b.call(fill, [where, byte(1), count, ir.IntType(1)(0)])
+    return INTEGER(0)
+
+
+@primitive(_fill)
+def fill_run(target: Flags, to: int, count: int) -> int:
+    """Set `count` flags from item `to` on."""
+    target[to : to + count] = 1
+    return 0
+
+
 # Code -------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ class Slice:
     accumulators: tuple[Definition, ...]
 
 
-BLOCK_BYTES = 20_480
+BLOCK_BYTES = 14_336
 """Bytes loaded in a block of turns: they stay in the host's first cache for every slice."""
 
 
@@ -35,11 +35,13 @@ def slices(loop: SteadyState) -> list[Slice]:
     accumulators = loop.accumulators
     largest = largest_group(loop.machine.vpu.lanes)
     needs = {id(d): _needs(loop, d) for d in accumulators}
-    waiting, found = list(accumulators), []
+    waiting, found = list(accumulators), list[Slice]()
+    groups = -(-len(waiting) // largest)
     while waiting:
+        size = -(-len(waiting) // (groups - len(found)))
         group = [waiting.pop(0)]
         shared = dict(needs[id(group[0])])
-        while waiting and len(group) < largest:
+        while waiting and len(group) < size:
             best = min(waiting, key=lambda d: _cost(needs[id(d)], shared))
             waiting.remove(best)
             group.append(best)

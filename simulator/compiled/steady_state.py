@@ -10,7 +10,7 @@ machine code from it. Loops that store, start transfers, or predicate results ha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from attrs import define, frozen
@@ -73,8 +73,9 @@ class SteadyState:
     """The repeating pattern of one loop."""
 
     def __init__(
-        self, program: Program, machine: Machine, stretch: Stretch, timing: bool = False
-    ) -> None:
+        self, program: Program, machine: Machine, stretch: Stretch, arriving: Iterable[Flight],
+        timing: bool = False,
+    ) -> None:  # fmt: skip
         self.program, self.machine, self.stretch = program, machine, stretch
         self.timing = timing
         self.cycles = stretch.cycles
@@ -94,10 +95,19 @@ class SteadyState:
         self.accumulators = [d for d in self.definitions if self._feeds_itself(d)]
         self._refuse_irregular()
         self.step = self._countdown()
-        depth = max((self.lookback(d) for d in self.definitions), default=0)
-        landing = max((d.flight.remaining for d in self.definitions), default=0)
-        self.warm_up = depth + 1 + -(-landing // self.cycles)
+        self.warm_up = self._warm_up(arriving)
         """Turns after which the pattern holds."""
+
+    def _warm_up(self, arriving: Iterable[Flight]) -> int:
+        """Return the turns until operands see, as far back as they look, only the loop's results.
+
+        `arriving`: what may be on its way when the loop is entered, which must have landed before.
+        """
+        foreign = [f.remaining for f in arriving if f.result.target in self.of]
+        landed = max(foreign, default=-1) // self.cycles + 1
+        depth = max((self.lookback(d) for d in self.definitions), default=0)
+        sent = max((d.lands // self.cycles for d in self.definitions), default=0)
+        return max(depth + landed, sent, 1)
 
     def _only_branch(self) -> tuple[int, Operation]:
         allowed = (Effect.NONE, Effect.LOAD, Effect.BRANCH)
@@ -308,11 +318,12 @@ class SteadyState:
 
 
 def steady_state(
-    program: Program, machine: Machine, stretch: Stretch, timing: bool = False
-) -> SteadyState | None:
+    program: Program, machine: Machine, stretch: Stretch, arriving: Iterable[Flight],
+    timing: bool = False,
+) -> SteadyState | None:  # fmt: skip
     """Return the pattern of a stretch that leads back to itself; None if it has none.
 
-    `timing`: of its scalars alone.
+    `arriving`: what may be on its way when it is entered; `timing`: of its scalars alone.
     """
     if stretch.landing is None or stretch.always or stretch.stops or stretch.skipped:
         return None
@@ -321,7 +332,7 @@ def steady_state(
     if not leads_back(program, stretch):
         return None
     try:
-        return SteadyState(program, machine, stretch, timing)
+        return SteadyState(program, machine, stretch, arriving, timing)
     except IrregularError:
         return None
 
