@@ -32,7 +32,7 @@ from simulator.compiled.flights import (
 )
 from simulator.compiled.frame import PACKET_MASK, PACKET_SHIFT, UNKNOWN_BIT
 from simulator.compiled.functions import write_functions
-from simulator.compiled.native import Library, from_object, to_object
+from simulator.compiled.native import Library, from_object, no_collection, to_object
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.plan import Code, Plan
 from simulator.compiled.record import Record, aligned
@@ -97,9 +97,10 @@ class Compiled:
 
 def _object_code(plan: Plan) -> bytes:
     """Generate and compile all functions, which takes seconds: see `cache`."""
-    module = ir.Module()
-    write_functions(module, plan)
-    return to_object(module)
+    with no_collection():
+        module = ir.Module()
+        write_functions(module, plan)
+        return to_object(module)
 
 
 class CompiledCore(Core):

@@ -7,7 +7,10 @@ llvmlite lets one thread at a time into LLVM.
 
 from __future__ import annotations
 
+import gc
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import llvmlite
@@ -82,6 +85,18 @@ def from_object(code: bytes) -> Library:
     Damage inside the code is not seen: who keeps it on disk must check that it is whole.
     """
     return Library(code)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let Python not look for garbage: a module is many objects, and none of them is any."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def host_identity() -> tuple[str, ...]:
