@@ -98,7 +98,7 @@ class Chip:
 
     def run(self, operator: str, **inputs: Array) -> Tensors:
         """Return an operator's outputs by name."""
-        run = simulate(OPERATORS[operator], inputs, engine="compiled")
+        run = simulate(OPERATORS[operator], inputs)
         self.reports[operator] = run.report
         return run.outputs
 

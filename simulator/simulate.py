@@ -21,9 +21,11 @@ from simulator.reporting.trace import Trace
 from simulator.result import ChipResult
 
 ENGINES = ("reference", "compiled")
+DEFAULT_ENGINE = "compiled"
 
 DEFAULT_CYCLE_LIMIT = 50_000_000
-"""Cycles after which a run is taken for endless: about half an hour of the reference engine."""
+"""Cycles after which a run is taken for endless: about half an hour of the reference engine,
+a second or a few of the compiled one."""
 
 LIMIT_FACTOR = 100
 """A kernel that needs many multiply-adds may take so many times the cycles they need at least."""
@@ -45,7 +47,7 @@ def simulate(
     *,
     machine: str | Machine = "ft-m7004",
     cores: int = 1,
-    engine: str = "reference",
+    engine: str = DEFAULT_ENGINE,
     check: bool = False,
     trace: str | Path | Trace | None = None,
     timing_only: bool = False,
@@ -56,8 +58,9 @@ def simulate(
 
     `inputs` maps names to arrays of the kernel's shapes and dtypes (PyTorch's layouts); a
     timing-only run needs none and returns no outputs. `check` looks for uninitialised reads,
-    races and broken store latencies. `progress(core, cycle)` is called now and then. Raise
-    UsageError for a bad request and SimulationError for a program that goes wrong.
+    races and broken store latencies, on the reference engine. `progress(core, cycle)` is called
+    now and then. Raise UsageError for a bad request and SimulationError for a program that goes
+    wrong.
     """
     _check_request(kernel, inputs)
     _check_engine(engine)

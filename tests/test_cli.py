@@ -140,6 +140,15 @@ def test_a_machine_file(command, tmp_path):
     ] == ("mine")
 
 
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [([], "compiled"), (["--engine", "reference"], "reference"), (["--check"], "reference")],
+)
+def test_engines(command, options, used):
+    document = command("run", "user.py:double", "--json", "-", *options).document
+    assert (document["engine"], document["verified"]) == (used, True)
+
+
 def test_check_and_cores(command):
     document = command("run", "user.py:idle", "--cores", "3", "--check", "--json", "-").document
     assert (document["cores"], len(document["per_core"])) == (3, 3)
@@ -268,11 +277,24 @@ def test_version(command):
     assert command("--version").out.startswith("ftm7004, version ")
 
 
-def test_a_long_run_is_announced(command, monkeypatch):
-    monkeypatch.setitem(cli_progress.PACKETS_PER_SECOND, "reference", 0.01)
+@pytest.mark.parametrize(
+    ("slow", "options", "words"),
+    [
+        ("compiled", [], "on the compiled engine, and"),
+        ("reference", ["--engine", "reference"], "on the reference engine, and"),
+        ("reference", ["--check"], "on the reference engine, which --check and --trace need, and"),
+        ("compiled", ["--check"], ""),
+        ("reference", [], ""),
+    ],
+)
+def test_a_long_run_is_announced(command, monkeypatch, slow, options, words):
+    monkeypatch.setitem(cli_progress.PACKETS_PER_SECOND, slow, 0.01)
     # 64 flops at 64 a packet: one packet, 100 seconds at this speed
-    ended = command("run", "user.py:double", "--json", "-")
-    assert "note: at least 1 packets, so 2 minutes or more on the reference engine" in ended.err
+    ended = command("run", "user.py:double", "--json", "-", *options)
+    if words:
+        assert f"note: at least 1 packets, so 2 minutes or more {words}" in ended.err
+    else:
+        assert ended.err == ""
     assert ended.document["verified"] is True
 
 

@@ -41,7 +41,7 @@ def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @cache
 def on_reference(name: str, params: str) -> tuple[Kernel, Run]:
     tested = kernel_of(name, params)
-    return tested, simulate(tested, tested.make_inputs(3), cores=4)
+    return tested, simulate(tested, tested.make_inputs(3), cores=4, engine="reference")
 
 
 @pytest.mark.usefixtures("slices")

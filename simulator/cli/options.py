@@ -20,7 +20,7 @@ from isa.language.kernel import Kernel, KernelDefinition
 from isa.machine import Machine
 from simulator.cli.loading import author_errors, find_kernel, layer_parameters, library
 from simulator.reporting.output import check_writable
-from simulator.simulate import ENGINES
+from simulator.simulate import DEFAULT_ENGINE, ENGINES
 
 STDOUT = "-"
 LAYER_BATCH = 16
@@ -187,8 +187,8 @@ _OPTIONS: list[Decorator] = [
                  f"Batch {LAYER_BATCH} unless given."),
     click.option("--cores", type=_WHOLE, default=1, show_default=True, help="Cores of the run."),
     machine_options,
-    click.option("--engine", type=click.Choice(ENGINES), default="reference", show_default=True,
-                 help="What executes the packets."),
+    click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True,
+                 help="What executes the packets; checks are the reference engine's."),
     click.option("--input", metavar="IN.npz", help="Input tensors; random ones without."),
     click.option("--output", metavar="OUT.npz", help="Write the output tensors."),
     json_option,

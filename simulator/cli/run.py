@@ -20,7 +20,7 @@ from simulator.reporting.rendering import render
 from simulator.reporting.report import Report
 from simulator.reporting.trace import Trace
 from simulator.reporting.verification import judge
-from simulator.simulate import Run, simulate
+from simulator.simulate import Run, can_compile, simulate
 
 WRONG = 1
 """Exit status of a run whose result is wrong."""
@@ -65,8 +65,8 @@ def _inputs(request: Request, kernel: Kernel) -> dict[str, Any]:
 
 
 def _simulated(request: Request, kernel: Kernel, machine: Machine, inputs: dict[str, Any]) -> Run:
-    announce(kernel, machine, request.engine)
     trace = Trace(request.trace, request.trace_cycles) if request.trace is not None else None
+    announce(kernel, machine, request.engine, _engine_of(request, kernel, machine, trace))
     if trace is not None and request.trace_cycles is None:
         announce_trace(kernel, machine, trace.most_operations)
     with progress_bar(least_packets(kernel, machine) // request.cores) as progress:
@@ -85,6 +85,13 @@ def _simulated(request: Request, kernel: Kernel, machine: Machine, inputs: dict[
     if trace is not None and trace.note:
         click.echo(f"note: {trace.note}", err=True)
     return run
+
+
+def _engine_of(request: Request, kernel: Kernel, machine: Machine, trace: Trace | None) -> str:
+    """Return the engine that will run: the reference engine where the compiled one cannot."""
+    program = kernel.program(machine, request.cores)
+    able = can_compile(program, machine, request.check, request.timing_only, trace)
+    return request.engine if able else "reference"
 
 
 def _write_results(request: Request, run: Run, report: Report) -> None:
