@@ -143,17 +143,17 @@ class Buffer:
 
 @frozen
 class TensorPlacement:
-    """How a host tensor lies in DDR: `place` makes the chip's bytes, `read` restores the tensor.
+    """How a host tensor lies in DDR.
 
-    `place(array)` returns an array whose bytes fill the buffer; `read(words)` gets the buffer as
-    32-bit words (uint32) and returns the host tensor.
+    `place(array, words)` fills the words of the buffer (uint32), which may hold anything before,
+    and `read(words, array)` fills the host tensor.
     """
 
     buffer: Buffer
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    place: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
-    read: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+    place: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]
+    read: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]
 
 
 @frozen

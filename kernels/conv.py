@@ -65,16 +65,16 @@ def convolve(k: Builder, p: Any, relu: bool, layout: str) -> None:
     if layout == "nchw":
         images = k.ddr_buffer("columns", image_bytes)
     else:
-        images = k.input("x", image_bytes, split.place_images)
-    weights = k.input("weight", weight_bytes, lambda w: pack_weights(w, shape, blocking))
-    outputs = k.output(
-        "z", read=lambda words: split.read_images(words, output_shape(p)).view(np.float32)
+        images = k.input("x", image_bytes, fill=split.place_images)
+    weights = k.input(
+        "weight", weight_bytes, fill=lambda w, words: pack_weights(w, words, shape, blocking)
     )
+    outputs = k.output("z", restore=split.read_images)
     matrices = Matrices(
         ColumnImages(images, shape.window_row),
         PackedWeights.of(weights, shape, blocking),
         ColumnOutputs(outputs, shape.positions, shape.outputs),
-        k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking)),
+        k.input("bias", 4 * blocking.padded_biases, fill=pack_bias),
     )
     if layout == "nchw":
         unpack_images(k, k.input("x"), images, p, split)

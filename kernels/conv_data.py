@@ -84,16 +84,13 @@ def conv2d_backward_data(
     """Gradient of a convolution's input from dz, optionally 0 where that input x is <= 0 (ReLU)."""
     shape, split = _shape(k.p), BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     blocking = Blocking.choose(shape, split, k.machine, companions=int(relu))
-    gradients = k.input("dz", place=split.place_images)
+    gradients = k.input("dz", fill=split.place_images)
     weights = k.input(
         "weight",
         4 * shape.weight_rows * blocking.padded_outputs,
-        lambda w: pack_weights(w.transpose(1, 0, 2, 3), shape, blocking),
+        fill=lambda w, words: pack_weights(w.transpose(1, 0, 2, 3), words, shape, blocking),
     )
-    outputs = k.output(
-        "dx",
-        read=lambda words: split.read_images(words, _input_shape(k.p)).view(np.float32),
-    )
+    outputs = k.output("dx", restore=split.read_images)
     matrices = Matrices(
         ColumnImages(gradients, shape.window_row),
         PackedWeights.of(weights, shape, blocking),
@@ -101,6 +98,6 @@ def conv2d_backward_data(
     )
     finish: Recipe = PLAIN
     if relu:
-        x = k.input("x", place=split.place_images)
+        x = k.input("x", fill=split.place_images)
         finish = Mask(ColumnOutputs(x, shape.positions, channels), channels)
     Product(shape, split, blocking, matrices, finish).emit(k)

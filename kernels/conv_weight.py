@@ -69,8 +69,8 @@ def conv2d_backward_weight(
     whole = [dweight] * k.cores, [dbias] * k.cores
     copies = whole if tasks or split.active == 1 else _copies(k, dweight, dbias, split.active)
     deal = (Deal.of_groups if tasks else Deal.of_samples)(split, blocking.groups, k.cores)
-    x = k.input("x", place=split.place_images)
-    dz = k.input("dz", place=split.place_images)
+    x = k.input("x", fill=split.place_images)
+    dz = k.input("dz", fill=split.place_images)
     with k.phase("tasks" if tasks else "batch"):
         WeightGradient(blocking, deal, x, dz, *map(tuple, copies)).emit(k)
     if copies is whole:
@@ -97,11 +97,11 @@ def _plan(k: Builder, split: BatchSplit, strategy: str) -> tuple[bool, GradientB
 def _results(k: Builder, blocking: GradientBlocking) -> tuple[Buffer, Buffer]:
     """Return the buffers of dweight, group by group, and of dbias, up to whole groups."""
     dweight = k.output(
-        "dweight", 4 * blocking.weights * blocking.groups, lambda w: read_weights(w, blocking)
+        "dweight",
+        4 * blocking.weights * blocking.groups,
+        restore=lambda words, array: read_weights(words, array, blocking),
     )
-    biases = blocking.counts[0] * blocking.outputs
-    filters = blocking.shape.outputs
-    dbias = k.output("dbias", 4 * biases, lambda words: words[:filters].view(np.float32).copy())
+    dbias = k.output("dbias", 4 * blocking.counts[0] * blocking.outputs)
     return dweight, dbias
 
 

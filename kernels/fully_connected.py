@@ -59,14 +59,14 @@ def fc_forward(
     shape = Shape(out_features, in_features, ONE, ONE)
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     blocking = Blocking.choose(shape, split, k.machine)
-    images = k.input("x", place=lambda x: split.place(x.T))
+    images = k.input("x", fill=split.place_samples)
     weights = k.input(
         "weight",
         4 * shape.weight_rows * blocking.padded_outputs,
-        lambda w: pack_weights(w[:, :, None, None], shape, blocking),
+        fill=lambda w, words: pack_weights(w[:, :, None, None], words, shape, blocking),
     )
-    bias = k.input("bias", 4 * blocking.padded_biases, lambda b: pack_bias(b, blocking))
-    outputs = k.output("z", read=lambda words: split.read(words).view(np.float32).T.copy())
+    bias = k.input("bias", 4 * blocking.padded_biases, fill=pack_bias)
+    outputs = k.output("z", restore=split.read_samples)
     matrices = Matrices(
         ColumnImages(images, shape.window_row),
         PackedWeights.of(weights, shape, blocking),

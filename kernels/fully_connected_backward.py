@@ -101,9 +101,9 @@ class _Layer:
         self.to_data = self._product(p.in_features, p.out_features, self.samples, 0)
         self.to_weights = self._product(p.out_features, p.batch, self.features, companions)
         self.to_biases = self._product(1, p.batch, self.biases, companions)
-        self.x = k.input("x", place=lambda x: self.samples.place(x.T))
+        self.x = k.input("x", fill=self.samples.place_samples)
         self.weight = self._weights(p.out_features * p.in_features)
-        self.dz = k.input("dz", place=lambda dz: self.samples.place(dz.T))
+        self.dz = k.input("dz", fill=self.samples.place_samples)
         self.x_rows = k.ddr_buffer("x by samples", 4 * p.batch * p.in_features)
         self.beyond = -(-self.to_weights[1].block_outputs // lanes) * lanes
         self.dz_rows = k.ddr_buffer("dz by samples", 4 * (p.batch * p.out_features + self.beyond))
@@ -119,11 +119,7 @@ class _Layer:
     def _weights(self, words: int) -> Buffer:
         """Return the weight matrix, which the last block of inputs reads past its end."""
         beyond = self.to_data[1].block_outputs
-        return self.k.input(
-            "weight",
-            4 * (words + beyond),
-            lambda weight: np.concatenate([weight.ravel(), np.zeros(beyond, np.float32)]),
-        )
+        return self.k.input("weight", 4 * (words + beyond), fill=_place_rows)
 
     def turn(self) -> None:
         """Turn x and dz, and make the column of ones."""
@@ -136,8 +132,7 @@ class _Layer:
     def data_gradient(self) -> None:
         """Emit dx = weight^T dz."""
         shape, blocking = self.to_data
-        read = self.samples.read
-        dx = self.k.output("dx", read=lambda words: read(words).view(np.float32).T.copy())
+        dx = self.k.output("dx", restore=self.samples.read_samples)
         matrices = Matrices(
             ColumnImages(self.dz, shape.window_row),
             RowWeights(self.weight, blocking.block_outputs, shape.outputs),
@@ -156,14 +151,9 @@ class _Layer:
         )
         finish: Recipe = PLAIN
         if self.p.lr is not None:
-            weight = self.k.output("weight", read=self._read_weight)
+            weight = self.k.output("weight")
             finish = Update(RowOutputs(weight, columns), shape.outputs, self.p.lr)
         Product(shape, self.features, blocking, matrices, finish).emit(self.k)
-
-    def _read_weight(self, words: Array) -> Array:
-        count = self.p.out_features * self.p.in_features
-        matrix = words[:count].view(np.float32)
-        return matrix.reshape(self.p.out_features, self.p.in_features).copy()
 
     def bias_gradient(self) -> None:
         """Emit dbias = dz^T 1, and the update."""
@@ -179,3 +169,9 @@ class _Layer:
             self.k.output("bias")
             finish = Update(bias, 1, self.p.lr)
         Product(shape, self.biases, blocking, matrices, finish).emit(self.k)
+
+
+def _place_rows(weight: Array, words: Array) -> None:
+    """Fill words with a matrix as it lies on the host, and with zeros beyond it."""
+    words[: weight.size] = weight.reshape(-1).view(np.uint32)
+    words[weight.size :] = 0

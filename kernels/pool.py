@@ -83,13 +83,13 @@ def maxpool2d_forward(
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     shape = output_shape(k.p)
 
-    def read_index(words: Array) -> Array:
-        rows = split.read_images(words, shape).view(np.int32)
-        return (rows // channels).astype(np.int64)
+    def read_index(words: Array, index: Array) -> None:
+        split.read_images(words, index)
+        index //= channels
 
-    images = k.input("x", place=split.place_images)
-    values = k.output("z", read=lambda words: split.read_images(words, shape).view(np.float32))
-    indices = k.output("index", read=read_index)
+    images = k.input("x", fill=split.place_images)
+    values = k.output("z", restore=split.read_images)
+    indices = k.output("index", restore=read_index)
     Pooling.make(k, k.p, split, shape, images, values, indices).emit()
 
 
@@ -202,16 +202,16 @@ def maxpool2d_backward(
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
     shape = output_shape(k.p)
 
-    def place_index(index: Array) -> Array:
-        rows = index * channels + np.arange(channels)[:, None, None]
-        return split.place_images(rows.astype(np.int32))
+    def place_index(index: Array, words: Array) -> None:
+        split.place_images(index, words)
+        for block, part in split.parts(words):
+            rows = part.reshape(-1, channels, block.samples)
+            rows *= channels
+            rows += np.arange(channels, dtype=np.uint32)[:, None]
 
-    gradients = k.input("dz", place=split.place_images)
-    indices = k.input("index", place=place_index)
-    images = k.output(
-        "dx",
-        read=lambda words: split.read_images(words, _input_shape(k.p)).view(np.float32),
-    )
+    gradients = k.input("dz", fill=split.place_images)
+    indices = k.input("index", fill=place_index)
+    images = k.output("dx", restore=split.read_images)
     rows, columns = (
         Extent(extent, window, min(step, extent), outputs)
         for extent, window, step, outputs in zip(

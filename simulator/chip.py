@@ -51,7 +51,7 @@ from simulator.compiled.rounds import DONE, STOPPED
 from simulator.dma import checked_transfer, plane_at
 from simulator.events import BUSY, DISAGREES, Events
 from simulator.logs import Transfers
-from simulator.memory import Memory
+from simulator.memory import Memory, Words
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
 from simulator.release import NOTHING_STARTED
@@ -64,7 +64,7 @@ Progress = Callable[[int, int], None]
 
 
 class Chip:
-    """All cores of one run of a program."""
+    """All cores of one run of a program; `ddr` holds its inputs, without it DDR is all 0."""
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Chip:
         timing_only: bool = False,
         tracer: Tracer | None = None,
         compiled: Compiled | None = None,
+        ddr: Words | None = None,
     ) -> None:
         self.program, self.machine, self.timing_only = program, machine, timing_only
         self._extents = [
@@ -87,7 +88,8 @@ class Chip:
         ]
         self.events = Events(machine, program.cores, self._extents)
         size = 0 if timing_only else program.ddr_bytes
-        self.ddr = Memory.make("DDR", machine.ddr.base, size)
+        base = machine.ddr.base
+        self.ddr = Memory.make("DDR", base, size) if ddr is None else Memory("DDR", base, ddr)
         self.checker = Checker(program, machine, self.ddr) if check else None
         self.cores: list[Core] = [
             CompiledCore(number, program, machine, self.start, compiled, timing_only)
@@ -263,6 +265,11 @@ class Chip:
             core.unknown_words.update(words.reshape(-1).tolist())
 
     # Results ------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let go of all memories, which what the result says of transfers does without."""
+        self.ddr = Memory.make(self.ddr.name, self.ddr.base, 0)
+        self.cores, self.checker = [], None
 
     def _deadlock(self) -> str:
         lines = [f"  {self._waits(core)}" for core in self.cores]

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from isa.errors import KernelError, UsageError, unknown
+from isa.errors import UsageError, unknown
 from isa.language.kernel import Kernel, KernelDefinition
 from isa.machine import Machine
-from isa.program import Program, TensorPlacement
+from isa.program import Program
+from simulator.checking.checker import Checker
 from simulator.chip import Chip, Progress
 from simulator.compiled.programs import compiled_program
+from simulator.placing import place, read
 from simulator.reporting.report import Report, make_report
 from simulator.reporting.trace import Trace
 from simulator.result import ChipResult
@@ -72,20 +74,27 @@ def simulate(
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
     native = engine == "compiled" and can_compile(program, record, check, timing_only, tracer)
-    chip = Chip(
-        program, record, check=check, timing_only=timing_only, tracer=tracer,
-        compiled=compiled_program(program, record) if native else None,
-    )  # fmt: skip
+    compiled = compiled_program(program, record) if native else None
     placing = time.perf_counter()
-    _place(program, chip, arrays)
+    ddr = None if timing_only else place(program, record.ddr.base, arrays)
+    placed = time.perf_counter()
+    chip = Chip(
+        program, record, check=check, timing_only=timing_only, tracer=tracer, compiled=compiled,
+        ddr=ddr,
+    )  # fmt: skip
+    if chip.checker is not None and not timing_only:
+        _note_inputs(chip.checker, program, record)
     running = time.perf_counter()
-    result = chip.run(_limit(cycle_limit, kernel, record), progress)
+    try:
+        result = chip.run(_limit(cycle_limit, kernel, record), progress)
+    finally:
+        chip.release()
     reading = time.perf_counter()
-    outputs = {} if timing_only else _read(program, chip)
+    outputs = {} if ddr is None else read(program, record.ddr.base, ddr)
     ended = time.perf_counter()
     report = make_report(
         kernel, record, program, result, ENGINES[native], ended - began,
-        place_seconds=running - placing, run_seconds=reading - running,
+        place_seconds=placed - placing, run_seconds=reading - running,
         readback_seconds=ended - reading, timing_only=timing_only,
     )  # fmt: skip
     if tracer is not None:
@@ -119,6 +128,13 @@ def can_compile(
     return not check and tracer is None
 
 
+def _note_inputs(checker: Checker, program: Program, machine: Machine) -> None:
+    """Tell the checker which words of DDR the host has filled."""
+    for placement in program.inputs.values():
+        first = placement.buffer.address - machine.ddr.base
+        checker.placed(first // 4, placement.buffer.bytes // 4)
+
+
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:
     if cycle_limit is None:
         least = kernel.work.multiply_adds // machine.macs_per_cycle
@@ -126,45 +142,3 @@ def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:
     if cycle_limit < 1:
         raise UsageError(f"the cycle limit must be at least 1, got {cycle_limit}")
     return cycle_limit
-
-
-def _place(program: Program, chip: Chip, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Put the input tensors into DDR in the chip's layout; this costs no simulated time."""
-    for name, array in arrays.items():
-        placement = program.inputs[name]
-        words = _words(name, np.ascontiguousarray(placement.place(array)), placement.buffer.bytes)
-        index = chip.ddr.index(placement.buffer.address, len(words))
-        chip.ddr.words[index : index + len(words)] = words
-        if chip.checker is not None:
-            chip.checker.placed(index, len(words))
-
-
-def _read(program: Program, chip: Chip) -> dict[str, np.ndarray[Any, Any]]:
-    """Read the output tensors back from DDR."""
-    outputs = {}
-    for name, placement in program.outputs.items():
-        index = chip.ddr.index(placement.buffer.address, placement.buffer.bytes // 4)
-        words = chip.ddr.words[index : index + placement.buffer.bytes // 4]
-        outputs[name] = placement.read(words)
-        _check_read(name, outputs[name], placement)
-    return outputs
-
-
-def _words(name: str, placed: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Return placed data as 32-bit words, which must fill the tensor's buffer exactly."""
-    if placed.nbytes != size:
-        raise KernelError(
-            f"tensor '{name}': its layout gives {placed.nbytes:,} bytes for a buffer of {size:,}; "
-            "make the size given to k.input fit what place returns"
-        )
-    return placed.reshape(-1).view(np.uint32)
-
-
-def _check_read(name: str, read: Any, placement: TensorPlacement) -> None:
-    """Refuse an output whose layout gives another shape or dtype than declared."""
-    got = (getattr(read, "shape", None), getattr(read, "dtype", None))
-    if got != (placement.shape, placement.dtype):
-        raise KernelError(
-            f"tensor '{name}': read must return {placement.dtype} of shape {placement.shape}, it "
-            f"returned {type(read).__name__} of shape {got[0]}"
-        )

@@ -77,42 +77,55 @@ def test_blocks_differ_by_one_sample_and_fit_their_vectors(split: BatchSplit) ->
 @given(batch=st.integers(1, 300), cores=st.integers(1, 4), rows=st.integers(1, 5))
 def test_what_is_placed_is_read_back(batch: int, cores: int, rows: int) -> None:
     split = BatchSplit.make(batch, cores, lanes=16)
-    matrix = np.arange(rows * batch, dtype=np.float32).reshape(rows, batch)
-    words = split.place(matrix)
-    assert sorted(words.tolist()) == matrix.ravel().tolist()
-    assert (split.read(words.view(np.uint32)).view(np.float32) == matrix).all()
+    samples = np.arange(rows * batch, dtype=np.float32).reshape(batch, rows)
+    words, read = np.empty(rows * batch, np.uint32), np.empty_like(samples)
+    split.place_samples(samples, words)
+    assert sorted(words.view(np.float32).tolist()) == samples.ravel().tolist()
+    split.read_samples(words, read)
+    assert (read == samples).all()
 
 
 def test_a_block_is_a_matrix_of_its_own() -> None:
     # 3 samples on 2 cores: samples 0 and 1, then sample 2; rows of a block are consecutive.
     split = BatchSplit.make(3, cores=2, lanes=16)
-    matrix = np.array([[10, 11, 12], [20, 21, 22]], np.float32)
-    assert split.place(matrix).tolist() == [10, 11, 20, 21, 12, 22]
+    words = np.empty(6, np.uint32)
+    split.place_samples(np.array([[10, 20], [11, 21], [12, 22]], np.int32), words)
+    assert words.tolist() == [10, 11, 20, 21, 12, 22]
 
 
 def test_rows_have_channels_fastest_then_width_then_height() -> None:
     # Element (n, c, h, w) is 1000 n + 100 c + 10 h + w; row (h * W + w) * C + c, column n.
     n, c, h, w = np.ogrid[0:2, 0:3, 0:2, 0:4]
     images = (1000 * n + 100 * c + 10 * h + w).astype(np.float32)
-    rows = BatchSplit.make(2, cores=1, lanes=16).place_images(images).reshape(-1, 2)
-    assert rows.shape == (2 * 4 * 3, 2)
+    words = np.empty(images.size, np.uint32)
+    BatchSplit.make(2, cores=1, lanes=16).place_images(images, words)
+    rows = words.view(np.float32).reshape(2 * 4 * 3, 2)
     assert rows[:4].tolist() == [[0, 1000], [100, 1100], [200, 1200], [1, 1001]]
     assert rows[(1 * 4 + 3) * 3 + 2].tolist() == [213, 1213]
 
 
-@given(split=SPLITS, channels=st.integers(1, 5), piece=st.sampled_from([4, 3000, 1 << 18]))
+def columns_of(split: BatchSplit, images: np.ndarray) -> list[int]:
+    """The words of all blocks, each a matrix of rows (h, w, c) and a column for every sample."""
+    matrix = images.transpose(2, 3, 1, 0).reshape(-1, split.batch)
+    blocks = [block for row in split.blocks for block in row]
+    return [int(x) for b in blocks for x in matrix[:, b.first : b.first + b.samples].ravel()]
+
+
+@given(
+    split=SPLITS, channels=st.integers(1, 5), dtype=st.sampled_from(["int32", "int64"]),
+    words=st.sampled_from([1, 100, 3000, 1 << 18]), run=st.sampled_from([1, 4, 1024]),
+)  # fmt: skip
 def test_images_lie_as_the_matrix_of_their_rows(
-    split: BatchSplit, channels: int, piece: int
+    split: BatchSplit, channels: int, dtype: str, words: int, run: int
 ) -> None:
-    """In pieces of one channel, of some, or in one piece."""
+    """In pieces of one pixel, of some, of whole channels, or in one piece."""
     shape = (split.batch, channels, 2, 3)
-    images = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    images = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    placed, read = np.empty(images.size, np.uint32), np.empty_like(images)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turning, "PIECE_BYTES", piece)
-        words = split.place_images(images)
-        read = split.read_images(words, shape)
-    assert (
-        words.tolist()
-        == split.place(images.transpose(2, 3, 1, 0).reshape(-1, split.batch)).tolist()
-    )
+        patch.setattr(turning, "PIECE_WORDS", words)
+        patch.setattr(turning, "LONG_RUN", run)
+        split.place_images(images, placed)
+        split.read_images(placed, read)
+    assert placed.tolist() == columns_of(split, images)
     assert read.tolist() == images.tolist()

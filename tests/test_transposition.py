@@ -19,7 +19,7 @@ from kernels.samples.transposition import fill, transpose_columns
 def turned(k: Builder, batch: Count = 5, features: Count = 3) -> None:
     """Turn the columns of x, which lie as kernels of layers have them, back to rows."""
     split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
-    x = k.input("x", place=lambda x: split.place(x.T))
+    x = k.input("x", fill=split.place_samples)
     transpose_columns(k, x, features, split, k.output("rows"))
 
 
@@ -92,7 +92,7 @@ def test_turned_rows_can_be_stored_elsewhere_after_a_barrier(engine: str) -> Non
     def moved(k: Builder, batch: Count = 6) -> None:
         """Turn on all cores; the last one copies what the others have turned."""
         split = BatchSplit.make(batch, k.cores, k.machine.vpu.lanes)
-        x = k.input("x", place=lambda x: split.place(x.T))
+        x = k.input("x", fill=split.place_samples)
         rows, z = k.ddr_buffer("rows", 8 * batch), k.output("z")
         transpose_columns(k, x, 2, split, rows)
         k.barrier()

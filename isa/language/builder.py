@@ -14,6 +14,7 @@ import numpy as np
 
 from isa.errors import KernelError, UsageError
 from isa.instruction import REGISTRY, Effect
+from isa.language.rearranging import Fill, filling, restoring
 from isa.language.tensor import Tensor
 from isa.language.transfers import Transfers
 from isa.machine import Machine
@@ -64,36 +65,59 @@ class Builder(Transfers):
         super().__init__(name, machine, cores)
 
     def input(
-        self, name: str, size: int | None = None, place: Callable[[Array], Array] | None = None
+        self,
+        name: str,
+        size: int | None = None,
+        place: Callable[[Array], Array] | None = None,
+        *,
+        fill: Fill | None = None,
     ) -> Buffer:
         """Return the DDR buffer of an input tensor.
 
         `place` turns the host tensor into an array whose bytes fill the buffer of `size` bytes;
-        without it the tensor lies as on the host, C order, one 32-bit word an element.
+        without it the tensor lies as on the host, C order, one 32-bit word an element. For large
+        tensors `fill(array, words)` may itself write every 32-bit word (uint32) of the buffer.
         """
         tensor = self._tensor(name, self._declared_inputs, "input")
         if name not in self._inputs:
             buffer = self.ddr_buffer(name, tensor.words * 4 if size is None else size)
+            step = fill or (filling(name, place) if place else self._plain(name, tensor, buffer))
             self._inputs[name] = TensorPlacement(
-                buffer, tensor.shape, tensor.dtype, place or tensor.to_words, tensor.from_words
+                buffer, tensor.shape, tensor.dtype, step, tensor.from_words
             )
         return self._inputs[name].buffer
 
+    def _plain(self, name: str, tensor: Tensor, buffer: Buffer) -> Fill:
+        """Return the step that places a tensor as it lies on the host."""
+        if buffer.bytes != 4 * tensor.words:
+            raise self.error(
+                f"tensor '{name}': without place it takes {4 * tensor.words:,} bytes, the size "
+                f"given to k.input is {buffer.bytes:,}; leave the size away or add place="
+            )
+        return tensor.to_words
+
     def output(
-        self, name: str, size: int | None = None, read: Callable[[Array], Array] | None = None
+        self,
+        name: str,
+        size: int | None = None,
+        read: Callable[[Array], Array] | None = None,
+        *,
+        restore: Fill | None = None,
     ) -> Buffer:
         """Return the DDR buffer of an output tensor.
 
-        `read` turns the buffer's 32-bit words (uint32) into the host tensor. A name that is also
-        an input is updated in place and keeps the input's buffer.
+        `read` turns the buffer's 32-bit words (uint32) into the host tensor; for large tensors
+        `restore(words, array)` may itself write every element of it. A name that is also an input
+        is updated in place and keeps the input's buffer.
         """
         tensor = self._tensor(name, self._declared_outputs, "output")
         if name not in self._outputs:
             shared = self._inputs.get(name)
             words = tensor.words * 4 if size is None else size
             buffer = shared.buffer if shared else self.ddr_buffer(name, words)
+            step = restore or (restoring(name, read, tensor) if read else tensor.from_words)
             self._outputs[name] = TensorPlacement(
-                buffer, tensor.shape, tensor.dtype, tensor.to_words, read or tensor.from_words
+                buffer, tensor.shape, tensor.dtype, tensor.to_words, step
             )
         return self._outputs[name].buffer
 

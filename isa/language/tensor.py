@@ -60,14 +60,15 @@ class Tensor:
             raise UsageError(f"tensor '{name}' must have shape {self.shape}, has {array.shape}")
         return np.ascontiguousarray(array)
 
-    def to_words(self, array: Array) -> Array:
-        """Return the tensor as 32-bit words in C order."""
-        if self.dtype == np.int64:
-            array = array.astype(np.int32)
-        return np.ascontiguousarray(array).view(np.uint32).reshape(-1)
+    def to_words(self, array: Array, words: Array) -> None:
+        """Fill 32-bit words with the tensor in C order."""
+        np.copyto(self._on_chip(words), array, casting="unsafe")
 
-    def from_words(self, words: Array) -> Array:
-        """Return the tensor from its 32-bit words in C order."""
-        if self.dtype == np.int64:
-            return words[: self.words].view(np.int32).astype(np.int64).reshape(self.shape)
-        return words[: self.words].view(self.dtype).reshape(self.shape).copy()
+    def from_words(self, words: Array, array: Array) -> None:
+        """Fill the tensor from its 32-bit words in C order."""
+        array[...] = self._on_chip(words)
+
+    def _on_chip(self, words: Array) -> Array:
+        """Return a view of the words as the tensor, its elements as the chip has them."""
+        dtype = np.dtype(np.int32) if self.dtype == np.int64 else self.dtype
+        return words[: self.words].view(dtype).reshape(self.shape)

@@ -84,47 +84,38 @@ class BatchSplit:
         """Samples of the largest block."""
         return max(block.samples for row in self.blocks for block in row)
 
-    def place(self, rows: Array) -> Array:
-        """Return a (rows, batch) float32 matrix as the words of all blocks in sample order."""
-        parts = [rows[:, b.first : b.first + b.samples].reshape(-1) for b in self._all()]
-        return np.concatenate(parts)
+    def place_samples(self, samples: Array, words: Array) -> None:
+        """Fill words from samples (N, K): a row of each block for every k."""
+        self.place_images(samples[:, None, None], words)
 
-    def read(self, words: Array) -> Array:
-        """Return the (rows, batch) matrix of uint32 words that `place` laid out."""
-        count = len(words) // self.batch
-        result = np.empty((count, self.batch), np.uint32)
-        for b in self._all():
-            part = words[b.first * count : (b.first + b.samples) * count]
-            result[:, b.first : b.first + b.samples] = part.reshape(count, b.samples)
-        return result
+    def read_samples(self, words: Array, samples: Array) -> None:
+        """Fill the samples (N, K) that `place_samples` laid out."""
+        self.read_images(words, samples[:, None, None])
 
-    def place_images(self, images: Array) -> Array:
-        """Return images (N, C, H, W) as words: rows (h, w, c) of each block, channels fastest."""
+    def place_images(self, images: Array, words: Array) -> None:
+        """Fill words from images (N, C, H, W): rows (h, w, c) of each block, channels fastest."""
+        for some, rows in self._turned(images, words):
+            turn(some, rows)
+
+    def read_images(self, words: Array, images: Array) -> None:
+        """Fill the images (N, C, H, W) that `place_images` laid out."""
+        for some, rows in self._turned(images, words):
+            turn_back(rows, some)
+
+    def _turned(self, images: Array, words: Array) -> Iterator[tuple[Array, Array]]:
+        """Yield the (samples, channels, pixels) and (pixels, channels, samples) of each block."""
         batch, channels, height, width = images.shape
-        words = np.empty(images.size, images.dtype)
         planes = images.reshape(batch, channels, height * width)
-        for block, part in self._parts(words):
+        dtype = np.dtype(np.int32) if images.dtype == np.int64 else images.dtype
+        for block, part in self.parts(words):
             some = planes[block.first : block.first + block.samples]
-            turn(some, part.reshape(height * width, channels, block.samples))
-        return words
+            yield some, part.view(dtype).reshape(height * width, channels, block.samples)
 
-    def read_images(self, words: Array, shape: tuple[int, ...]) -> Array:
-        """Return the images of a shape (N, C, H, W) that `place_images` laid out, as words."""
-        batch, channels, height, width = shape
-        planes = np.empty((batch, channels, height * width), words.dtype)
-        for block, part in self._parts(words):
-            some = planes[block.first : block.first + block.samples]
-            turn_back(part.reshape(height * width, channels, block.samples), some)
-        return planes.reshape(shape)
-
-    def _parts(self, words: Array) -> Iterator[tuple[Block, Array]]:
+    def parts(self, words: Array) -> Iterator[tuple[Block, Array]]:
         """Yield every block with its words."""
         each = len(words) // self.batch
-        for block in self._all():
+        for block in (block for row in self.blocks for block in row):
             yield block, words[block.first * each : (block.first + block.samples) * each]
-
-    def _all(self) -> list[Block]:
-        return [block for row in self.blocks for block in row]
 
 
 def _vectors(samples: int, lanes: int) -> int:

@@ -17,19 +17,19 @@ from kernels.samples.turning import turn
 Array = np.ndarray[Any, Any]
 
 
-def pack_weights(weight: Array, shape: Shape, blocking: Blocking) -> Array:
-    """Return weights (O, C, kH, kW) as blocks of (kH * kW * C, block outputs), zeros beyond O.
+def pack_weights(weight: Array, words: Array, shape: Shape, blocking: Blocking) -> None:
+    """Fill blocks of (kH * kW * C, block outputs) from weights (O, C, kH, kW), zeros beyond O.
 
     Kernel rows and columns come in the order in which windows meet them.
     """
     met = _met(_met(weight, 2, shape.rows.taps), 3, shape.columns.taps)
-    outputs, channels, height, width = met.shape
+    _, channels, height, width = met.shape
     size = blocking.block_outputs
-    packed = np.zeros((blocking.blocks, height * width * channels, size), np.float32)
-    for block, first in zip(packed, range(0, outputs, size), strict=False):
+    packed = words.view(np.float32).reshape(blocking.blocks, height * width, channels, size)
+    for block, first in zip(packed, range(0, blocking.padded_outputs, size), strict=True):
         some = met[first : first + size].reshape(-1, channels, height * width)
-        turn(some, block.reshape(height * width, channels, size)[:, :, : len(some)])
-    return packed
+        turn(some, block[:, :, : len(some)])
+        block[:, :, len(some) :] = 0
 
 
 def _met(weight: Array, axis: int, taps: list[int]) -> Array:
@@ -37,8 +37,7 @@ def _met(weight: Array, axis: int, taps: list[int]) -> Array:
     return weight if taps == list(range(weight.shape[axis])) else weight.take(taps, axis)
 
 
-def pack_bias(bias: Array, blocking: Blocking) -> Array:
-    """Return the biases with zeros up to whole groups."""
-    padded = np.zeros(blocking.padded_biases, np.float32)
-    padded[: len(bias)] = bias
-    return padded
+def pack_bias(bias: Array, words: Array) -> None:
+    """Fill words with the biases, and zeros up to whole groups."""
+    words[: len(bias)] = bias.view(np.uint32)
+    words[len(bias) :] = 0

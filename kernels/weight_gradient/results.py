@@ -96,10 +96,9 @@ class GradientResults:
         self.biases.wait()
 
 
-def read_weights(words: Array, blocking: GradientBlocking) -> Array:
-    """Return dweight (O, C, kH, kW) of the words of all groups (uint32)."""
+def read_weights(words: Array, dweight: Array, blocking: GradientBlocking) -> None:
+    """Fill dweight (O, C, kH, kW) from the words of all groups (uint32)."""
     shape, (tall, wide) = blocking.shape, (blocking.shape.rows.size, blocking.shape.columns.size)
-    dweight = np.empty((shape.outputs, shape.channels, tall, wide), np.float32)
     cuts = (
         (shape.outputs, blocking.outputs),
         (shape.channels, blocking.channels),
@@ -116,7 +115,6 @@ def read_weights(words: Array, blocking: GradientBlocking) -> Array:
         ordered = part.transpose(2, 4, 3, 5, 0, 1)
         whole = ordered.reshape(OUTPUTS * tiles[2], CHANNELS * tiles[3], *taps)
         target[:] = whole[:outputs, :channels]
-    return dweight
 
 
 def _slices(extent: int, step: int) -> list[slice]:
