@@ -61,7 +61,10 @@ class Pool:
         return np.asarray(_Loan(block, words, self._give_back)), not used
 
     def _fitting(self, size: int) -> Words | None:
-        """Take out the smallest block that fits; without one, make room for a new one."""
+        """Take out the smallest block that fits; without one, make room for a new one.
+
+        So what no run has a use for any more does not stay.
+        """
         fitting = [b for b in self._blocks if size <= b.nbytes <= size + SPARE_BYTES]
         if not fitting:
             self._shrink(SPARE_BYTES)
@@ -75,8 +78,8 @@ class Pool:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            self._blocks.append(block)
-            self._shrink(self._most)
+            if self.kept_bytes + block.nbytes <= self._most:
+                self._blocks.append(block)
         finally:
             self._lock.release()
 

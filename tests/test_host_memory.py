@@ -90,19 +90,25 @@ def test_no_array_is_much_larger_than_needed(monkeypatch: pytest.MonkeyPatch):
     assert pool.kept_bytes == 0
 
 
-def test_the_oldest_make_room():
+def test_no_more_is_kept_than_may_be():
     pool = Pool(kept_bytes=5 * 4 * WORDS)
-    held = [pool.take(count * WORDS)[0] for count in (1, 2, 3)]
-    while held:  # 1, 2 and 3 units are given back: 6 are too many, so the first goes
+    held = [pool.take(count * WORDS)[0] for count in (6, 1, 2, 3)]
+    kept = []
+    while held:  # 6 units are too many, then 1 and 2 are not, and with 3 it would be 6
         del held[0]
+        kept.append(pool.kept_bytes // (4 * WORDS))
+    assert kept == [0, 1, 3, 3]
+
+
+def test_the_oldest_go_where_nothing_fits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(host_memory, "SPARE_BYTES", 5 * 4 * WORDS)
+    pool = Pool()
+    held = [pool.take(count * WORDS)[0] for count in (1, 2, 3)]
+    while held:
+        del held[0]
+    _, zero = pool.take(4 * WORDS)
+    assert zero
     assert pool.kept_bytes == 5 * 4 * WORDS
-
-
-def test_an_array_larger_than_all_that_may_be_kept_is_not():
-    pool = Pool(kept_bytes=4 * WORDS)
-    words, _ = pool.take(2 * WORDS)
-    del words
-    assert pool.kept_bytes == 0
 
 
 def test_threads_never_share_an_array():
