@@ -3,12 +3,15 @@
 Each core runs ahead to its next blocking point, its DMA starts queued with their cycles; DDR time
 advances only when every core is blocked. So cores need no stepping in time order, and the order
 in which they run does not matter. All timing of transfers and barriers is in `events`.
+
+Cores that run as machine code can leave a window of cycles to the reference engine, which traces
+it. Each goes through it within its round; so ids, logs and errors are those of any other run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -54,6 +57,7 @@ from simulator.logs import Transfers
 from simulator.memory import Memory, Words
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
+from simulator.reference.snapshot import export_state
 from simulator.release import NOTHING_STARTED
 from simulator.requests import LEGAL, prepare
 from simulator.result import CAUSES, ChipResult, Tracer, TransferResult
@@ -61,6 +65,7 @@ from simulator.starts import launch
 from simulator.state import Status
 
 Progress = Callable[[int, int], None]
+Window = tuple[int, int]
 
 
 class Chip:
@@ -91,8 +96,11 @@ class Chip:
         base = machine.ddr.base
         self.ddr = Memory.make("DDR", base, size) if ddr is None else Memory("DDR", base, ddr)
         self.checker = Checker(program, machine, self.ddr) if check else None
+        self._window: Window | None = None
+        self._states: dict[int, Any] | None = None
+        """The cores' states when they came to the window, where somebody asked for them."""
         self.cores: list[Core] = [
-            CompiledCore(number, program, machine, self.start, compiled, timing_only)
+            CompiledCore(number, program, machine, self.start, compiled, timing_only, tracer)
             if compiled is not None
             else Core(number, program, machine, self.start, tracer, self.checker, timing_only)
             for number in range(program.cores)
@@ -100,36 +108,84 @@ class Chip:
 
     # Running ------------------------------------------------------------------------------------
 
-    def run(self, cycle_limit: int, progress: Progress | None = None) -> ChipResult:
+    def run(
+        self, cycle_limit: int, progress: Progress | None = None, window: Window | None = None
+    ) -> ChipResult:
         """Run to the end and return what happened.
 
+        In the cycles A to B - 1 of a `window` (A, B) compiled cores run on the reference engine.
         Raise SimulationError for a bad address, a deadlock, a cycle past the limit, and in checked
         runs for every broken rule.
         """
+        self._window = window
         with quiet_floats():
-            self._run_compiled(cycle_limit, progress)
-            while any(core.status is not Status.HALTED for core in self.cores):
-                for core in self.cores:
-                    self._run_core(core, cycle_limit, progress)
-                self._unblock()
+            while self._going():
+                if not self._run_compiled(cycle_limit, progress):
+                    for core in self.cores:
+                        self._run_core(core, cycle_limit, progress)
+                    self._unblock()
         if self.checker is not None:
             self.checker.finish(self.cores)
         while self.events.advance() != NONE:
             pass
         return self._result()
 
-    def _run_compiled(self, cycle_limit: int, progress: Progress | None) -> None:
-        """Run compiled cores to the end, or to the round in which something is wrong."""
+    def states_at(self, cycle: int, cycle_limit: int) -> list[Any]:
+        """Run to the end and return each core's state (`state.state_dtype`) as of a cycle.
+
+        That is the state with which it issues its first packet in that cycle or later; None for a
+        core that has halted before. It is the same on both engines.
+        """
+        self._states = {}
+        self.run(cycle_limit, window=(cycle, cycle))
+        return [self._states.get(core.number) for core in self.cores]
+
+    def _going(self) -> list[Core]:
+        return [core for core in self.cores if core.status is not Status.HALTED]
+
+    def _run_compiled(self, cycle_limit: int, progress: Progress | None) -> bool:
+        """Run compiled cores to the end, or to the round in which Python is needed.
+
+        Return False if they cannot run together as machine code now.
+        """
         cores = [core for core in self.cores if isinstance(core, CompiledCore)]
-        if not cores:
-            return
-        native = NativeChip(self.events, cores, self.ddr, cycle_limit, self.timing_only)
+        limit = self._native_limit(cycle_limit)
+        going = [core for core in cores if core.status is not Status.HALTED]
+        if not going or limit is None or not all(core.enter() for core in going):
+            return False
+        native = NativeChip(self.events, cores, self.ddr, limit, self.timing_only)
         outcome = native.run(progress)
         if outcome == STOPPED:
+            for core in native.cores:
+                self._tell_stall_into_window(core)
             for core in native.cores:
                 self._finish_round(core, cycle_limit, progress)
         if outcome != DONE:
             self._unblock()
+        return True
+
+    def _native_limit(self, cycle_limit: int) -> int | None:
+        """Return the cycle to which all cores may run as machine code, None for not at all now."""
+        if self._window is None:
+            return cycle_limit
+        first, end = self._window
+        cycles = [core.cycle for core in self._going()]
+        if max(cycles) < first:
+            return min(first, cycle_limit)
+        # A blocked core may yet go on within the window.
+        behind = min(cycles) >= end and not self._awaits_states()
+        return cycle_limit if behind else None
+
+    def _awaits_states(self) -> bool:
+        states = self._states
+        return states is not None and any(core.number not in states for core in self._going())
+
+    def _tell_stall_into_window(self, core: CompiledCore) -> None:
+        """Tell the tracer of a wait that compiled code has ended, in the window or behind it."""
+        late = self._window is not None and core.cycle > self._window[0]
+        if core.tracer is not None and late and core.status is Status.RUNNING:
+            place, cycles = core.last_stall()
+            core.tracer.stall(core.number, core.cycle - cycles, cycles, place)
 
     def _finish_round(
         self, core: CompiledCore, cycle_limit: int, progress: Progress | None
@@ -146,8 +202,9 @@ class Chip:
             if identity < 0:
                 self._refuse_queued(core, entry, identity)
         if core.status is Status.RUNNING:
-            core.go_on(record[at + CORE_CODE], cycle_limit, progress)
-        if not record[ARRIVED] >> core.number & 1:
+            core.go_on(record[at + CORE_CODE])
+            self._run_core(core, cycle_limit, progress)
+        elif not record[ARRIVED] >> core.number & 1:
             self._note_stop(core, cycle_limit)
 
     def _refuse_queued(self, core: CompiledCore, entry: int, refusal: int) -> NoReturn:
@@ -159,8 +216,22 @@ class Chip:
     def _run_core(self, core: Core, cycle_limit: int, progress: Progress | None) -> None:
         if core.status is not Status.RUNNING:
             return
+        if self._window is not None:
+            self._run_through(core, self._window, cycle_limit, progress)
         core.run(cycle_limit, progress)
         self._note_stop(core, cycle_limit)
+
+    def _run_through(
+        self, core: Core, window: Window, cycle_limit: int, progress: Progress | None
+    ) -> None:
+        """Run a core to the end of the window, or to where it blocks before."""
+        first, end = (min(cycle, cycle_limit) for cycle in window)
+        core.run(first, progress)
+        if core.status is not Status.RUNNING or core.cycle < window[0]:
+            return
+        if self._states is not None and core.number not in self._states:
+            self._states[core.number] = export_state(core)
+        core.interpret(end, progress)
 
     def _note_stop(self, core: Core, cycle_limit: int) -> None:
         """Take note of why a core stopped."""
@@ -262,7 +333,7 @@ class Chip:
         if memory.holds(plane.first, plane.end):
             rows = np.arange(plane.rows)[:, None] * plane.stride + plane.address - memory.base
             words = rows // 4 + np.arange(plane.row_words)
-            core.unknown_words.update(words.reshape(-1).tolist())
+            core.forget(words.reshape(-1).tolist())
 
     # Results ------------------------------------------------------------------------------------
 

@@ -118,6 +118,15 @@ class Stalls(Mapping[StallPlace, int]):
         return {int(packet): int(cycles[packet]) for packet in np.flatnonzero(cycles)}
 
 
+def stall_rows(core: int, stalls: Mapping[StallPlace, int]) -> Rows:
+    """Return the stalls of a core as rows of the log."""
+    rows = [
+        (core, place.packet, CAUSES.index(place.cause), place.transfer, cycles)
+        for place, cycles in stalls.items()
+    ]
+    return np.array(rows, np.int64).reshape(-1, STALL_SIZE)
+
+
 def _weights(rows: Rows) -> Rows:
     return rows[:, STALL_CYCLES]
 

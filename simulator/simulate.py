@@ -60,9 +60,9 @@ def simulate(
 
     `inputs` maps names to arrays of the kernel's shapes and dtypes (PyTorch's layouts); a
     timing-only run needs none and returns no outputs. `check` looks for uninitialised reads,
-    races and broken store latencies, on the reference engine. `progress(core, cycle)` is called
-    now and then. Raise UsageError for a bad request and SimulationError for a program that goes
-    wrong.
+    races and broken store latencies, on the reference engine, which also runs what a trace shows.
+    `progress(core, cycle)` is called now and then. Raise UsageError for a bad request and
+    SimulationError for a program that goes wrong.
     """
     _check_request(kernel, inputs)
     _check_engine(engine)
@@ -85,8 +85,9 @@ def simulate(
     if chip.checker is not None and not timing_only:
         _note_inputs(chip.checker, program, record)
     running = time.perf_counter()
+    window = None if tracer is None else tracer.window
     try:
-        result = chip.run(_limit(cycle_limit, kernel, record), progress)
+        result = chip.run(_limit(cycle_limit, kernel, record), progress, window)
     finally:
         chip.release()
     reading = time.perf_counter()
@@ -123,9 +124,9 @@ def can_compile(
 ) -> bool:
     """Tell whether the compiled engine does all that is asked for; else the reference engine runs.
 
-    Checks and traces are the reference engine's.
+    Checks are the reference engine's, and so are traces: of a traced window it runs only that.
     """
-    return not check and tracer is None
+    return not check and (tracer is None or tracer.window is not None)
 
 
 def _note_inputs(checker: Checker, program: Program, machine: Machine) -> None:

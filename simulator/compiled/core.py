@@ -2,13 +2,14 @@
 
 Compiled stretches run until the core blocks, starts a transfer or reaches its limit; the chip does
 the rest as for any core. What they refuse, and what they cannot do, the reference engine takes
-over from the last stretch on: so errors are the reference engine's own.
+over from the last stretch on (`handover`): so errors are the reference engine's own. Where nothing
+is wrong, compiled code goes on at the next stretch.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,33 +20,27 @@ from llvmlite import ir
 from isa.descriptor import DESCRIPTOR_WORDS
 from isa.errors import SimulationError
 from isa.machine import Machine
-from isa.operands import FILE_LENGTH, File, Register
 from isa.program import Program
 from simulator.compiled.cache import cached
 from simulator.compiled.fingerprint import fingerprint
 from simulator.compiled.flights import (
-    Flight,
     in_flight,
     sent,
     surely_in_flight,
     surely_sent,
 )
-from simulator.compiled.frame import PACKET_MASK, PACKET_SHIFT, UNKNOWN_BIT
 from simulator.compiled.functions import write_functions
+from simulator.compiled.handover import enter, leave, take_registers
 from simulator.compiled.native import Library, from_object, no_collection, to_object
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.plan import Code, Plan
 from simulator.compiled.record import Record, aligned
 from simulator.compiled.stretches import Entry, stretches
-from simulator.logs import Stalls
+from simulator.logs import Rows, Stalls, stall_rows
 from simulator.memory import Memory
 from simulator.reference.core import Core
-from simulator.reference.decode import AnyWrite, ExchangeWrite, Write
-from simulator.reference.unknown import UNKNOWN
-from simulator.result import BANK_CONFLICT, CoreResult, StallPlace
+from simulator.result import BANK_CONFLICT, CoreResult, StallPlace, Tracer
 from simulator.state import Status
-
-SCALAR_FILES = (File.SCALAR, File.ADDRESS, File.OFFSET)
 
 RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
@@ -67,6 +62,10 @@ class Compiled:
         flights = in_flight(program, sends, cut)
         self.entries = list(cut)
         numbers = {entry: number for number, entry in enumerate(self.entries)}
+        self.beginning_with: dict[int, list[Entry]] = {}
+        """Entries by their first packet."""
+        for entry in self.entries:
+            self.beginning_with.setdefault(entry.packet, []).append(entry)
         self.plan = Plan(
             program, machine, cut, numbers, sends, flights,
             surely_in_flight(program, sure, cut, flights),
@@ -114,8 +113,9 @@ class CompiledCore(Core):
         start: Callable[[Any, int, Any], None],
         compiled: Compiled,
         timing_only: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
-        super().__init__(number, program, machine, start, timing_only=timing_only)
+        super().__init__(number, program, machine, start, tracer, timing_only=timing_only)
         self.compiled, self.layout = compiled, compiled.plan.record
         self.record = self.layout.make()
         self.numbers = {
@@ -136,32 +136,27 @@ class CompiledCore(Core):
         self.numbers["scalar"][0] = self.scalar_memory.words.ctypes.data
         first = self.layout.descriptor
         self.descriptor = self.record[first : first + 4 * DESCRIPTOR_WORDS].view(np.uint32)
-        self.logged: Stalls | None = None
-        """The stalls of a run that compiled code brought to its end."""
-        self.interpreting = self.begun = self.faulty = False
-
-    def _lane_mask(self) -> Any:
-        offset = self.layout.register(Register(File.LANE_MASK))
-        return self.record[offset : offset + 8].view(np.int64)
+        self.logged: list[Rows] = []
+        """The stalls that compiled code has booked."""
+        self.in_record = self.faulty = False
 
     def run(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Run to the next blocking point or to cycle `until`."""
-        if self.interpreting:
-            self._run_interpreted(until, progress)
-            return
-        self.give_registers()
-        while self.status is Status.RUNNING and not self.interpreting:
+        """Run to the next blocking point or to cycle `until`, compiled where that is possible.
+
+        A core that still runs has left its record.
+        """
+        while self.status is Status.RUNNING and self.cycle < until:
+            if not self.enter():
+                self._interpret(until if self.faulty else self.cycle + 1, progress)
+                continue
             limit = min(until, self.cycle + SLICE)
-            self.numbers["stalled"][0], self.numbers["limit"][0] = self.stalled, limit
+            self.numbers["limit"][0] = limit
             code = Code(self._run(self.record.ctypes.data))
             self.issue, self.stalled = (int(self.numbers[n][0]) for n in ("issue", "stalled"))
             if code is Code.START:
                 self.start_transfer()
             elif code in BLOCKING:
-                self.status, self.channel = BLOCKING[code], int(self.numbers["channel"][0])
-                self.blocked_packet = int(self.numbers["last"][0])
-                if code is Code.HALT:
-                    self._take_registers()
+                self._block(code)
             elif code is Code.MASKS:
                 self.allow_masked()
             elif code is Code.LIMIT and limit < until:
@@ -169,34 +164,55 @@ class CompiledCore(Core):
                     progress(self.number, self.cycle)
             else:
                 self.faulty = code is Code.FAULT
-                self._interpret()
-                self._run_interpreted(until, progress)
+                elsewhere = code is Code.ELSEWHERE
+                self.interpret(self.cycle + 1 if elsewhere else until, progress)
+        if self.status is Status.RUNNING:
+            self.interpret(until)
+
+    def interpret(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run as `run` does, but on the reference engine alone."""
+        if self.in_record:
+            leave(self)
+            self.in_record = False
+        self._interpret(until, progress)
+
+    def enter(self) -> bool:
+        """Let compiled code go on from here; return False where it cannot."""
+        self.in_record = self.in_record or (not self.faulty and enter(self))
+        if self.in_record:
+            self.numbers["stalled"][0] = self.stalled
+        return self.in_record
 
     def allow_masked(self) -> None:
         """Give the code a second set of functions, for results sent under another VLR."""
         self.numbers["masked"][0] = self.compiled.masked_address
 
-    def _run_interpreted(self, until: int, progress: Callable[[int, int], None] | None) -> None:
+    def _interpret(self, until: int, progress: Callable[[int, int], None] | None) -> None:
         """Let the reference engine run on, which says what is wrong after a fault.
 
         Stores of the faulty stretch are made twice then, so a run that still comes to its end may
         have gone another way.
         """
-        super().run(until, progress)
+        super().interpret(until, progress)
         if self.faulty and self.status is Status.HALTED:
             raise SimulationError(
                 f"{self.where()}: the compiled engine met an error on the way here; run with "
                 "engine 'reference' to see it"
             )
 
-    def go_on(self, code: int, until: int, progress: Callable[[int, int], None] | None) -> None:
-        """Do what the chip's compiled loop could not: a start, or all from the last stretch on."""
-        if code in (Code.LIMIT, Code.FAULT, Code.END, Code.ELSEWHERE):
-            self.faulty = code == Code.FAULT
-            self._interpret()
-        else:
+    def _block(self, code: Code) -> None:
+        self.status, self.blocked_packet = BLOCKING[code], int(self.numbers["last"][0])
+        self.channel = int(self.numbers["channel"][0]) if code is Code.WAIT else 0
+        if code is Code.HALT:
+            take_registers(self)
+
+    def go_on(self, code: int) -> None:
+        """Do what the chip's compiled loop could not: a start, or to tell a fault."""
+        if code == Code.FAULT:
+            self.faulty = True
+            self.interpret(self.cycle)
+        elif code not in tuple(Code):
             self.start_transfer()
-        self.run(until, progress)
 
     def start_transfer(self) -> None:
         """Start the transfer that compiled code has left in the record."""
@@ -209,110 +225,52 @@ class CompiledCore(Core):
             raise SimulationError(f"{self.where()}: {error}") from None
         self.issue = after
 
-    def _interpret(self) -> None:
-        """Hand the record to the reference engine, at the entry of the last stretch."""
-        self.interpreting = True
-        number = int(self.numbers["next"][0])
-        packets = len(self.program.packets)
-        entry = self.compiled.entries[number] if number >= 0 else Entry(packets)
-        self.packet = entry.packet
-        self._take_registers()
-        if number < 0:
-            return
-        for branch in entry.pending:
-            place = self.layout.pending[entry, branch]
-            taken, target = self._numbers(place, 2)
-            if taken:
-                self.branch_at, self.branch_to = self.issue + branch.remaining, target
-        for flight in self.compiled.plan.flights[entry]:
-            self._put_in_flight(entry, flight)
-        if self.timing_only:
-            self.unknown_words = set(np.flatnonzero(self.shadow).tolist())
+    def forget(self, words: Iterable[int]) -> None:
+        """Note that nobody knows some words of SM any more."""
+        if self.in_record:
+            self.shadow[list(words)] = 1
+        else:
+            super().forget(words)
 
     def take_position(self, status: int, channel: int, packet: int) -> None:
         """Take over where compiled code has come to."""
+        if not self.in_record:
+            return
         self.issue, self.stalled = (int(self.numbers[name][0]) for name in ("issue", "stalled"))
         self.channel, self.blocked_packet = channel, packet
         self.status = Status(status) if status in BLOCKING.values() else Status.RUNNING
         if self.status is Status.HALTED:
-            self._take_registers()
+            take_registers(self)
 
     def stand_at(self, packet: int, cycle: int) -> None:
         """Go back to a packet that the core is past, for the message of an error there."""
         self.status, self.packet, self.issue = Status.RUNNING, packet, cycle - self.stalled
 
-    def give_registers(self) -> None:
-        """Write the registers to the record, before its code runs for the first time."""
-        if self.begun:
-            return
-        self.begun = True
-        for file in SCALAR_FILES:
-            first, count = self.layout.files[file], FILE_LENGTH[file]
-            self.record[first : first + 8 * count].view(np.int64)[:] = self.scalar_file(file)
-        self._words(self.layout.vectors, self.vectors.size)[:] = self.vectors.reshape(-1)
-        self._words(self.layout.exchange, len(self.exchange))[:] = self.exchange
-        self._lane_mask()[0] = self.lane_mask
-
-    def _take_registers(self) -> None:
-        """Read the registers from the record."""
-        for file in SCALAR_FILES:
-            self.scalar_file(file)[:] = self._numbers(self.layout.files[file], FILE_LENGTH[file])
-        if self.timing_only:
-            self._take_unknown()
-        self.vectors.reshape(-1)[:] = self._words(self.layout.vectors, self.vectors.size)
-        self.exchange[:] = self._words(self.layout.exchange, len(self.exchange))
-        self.set_lane_mask(int(self._lane_mask()[0]))
-
-    def _take_unknown(self) -> None:
-        for file in SCALAR_FILES:
-            for index in range(FILE_LENGTH[file]):
-                if self.record[self.layout.unknown_flag(Register(file, index))]:
-                    self.scalar_file(file)[index] = UNKNOWN
-
-    def _put_in_flight(self, entry: Entry, flight: Flight) -> None:
-        place, lanes = self.layout.flights[entry, flight], flight.result.has_lanes
-        size = 4 * self.lanes if lanes else 8
-        state = self._numbers(place + size, 1)[0]
-        if state >= 0:
-            return
-        value: Any = self._words(place, self.lanes).copy() if lanes else self._numbers(place, 1)[0]
-        if self.timing_only and (flight.result.unseen or state >> UNKNOWN_BIT & 1):
-            value = UNKNOWN
-        if self.timing_only:
-            state |= (1 << self.lanes) - 1
-        enabled = np.array([state >> lane & 1 for lane in range(self.lanes)], bool)
-        ports = (flight.result.port,) if flight.result.port else ()
-        packet = state >> PACKET_SHIFT & PACKET_MASK
-        write: Write = AnyWrite((flight.result.target,), packet, ports)
-        if flight.result.whole_exchange:
-            entries = tuple(Register(File.EXCHANGE, index) for index in range(self.lanes))
-            write = ExchangeWrite(entries, packet, ports)
-        self._send(write, flight.remaining, value, None if not lanes or enabled.all() else enabled)
-
-    def _numbers(self, offset: int, count: int) -> list[int]:
-        raw = self.record[offset : offset + 8 * count]
-        return [int(number) for number in raw.view(np.int64)]
-
-    def _words(self, offset: int, count: int) -> Any:
-        return self.record[offset : offset + 4 * count].view(np.uint32)
+    def last_stall(self) -> tuple[StallPlace, int]:
+        """Return the last stall that compiled code has booked, and its cycles."""
+        ((place, cycles),) = Stalls(self.logged[-1][-1:]).items()
+        return place, cycles
 
     def _all_stalls(self) -> Mapping[StallPlace, int]:
         """Return the stalls by place, those of the bank model's compiled packets among them."""
-        waits = self.stalls if self.logged is None else self.logged
+        waits: Mapping[StallPlace, int] = dict(self.stalls)
+        if self.logged:
+            waits = Stalls(np.vstack([*self.logged, stall_rows(self.number, self.stalls)]))
         if not self.machine.am.bank_model:
-            return dict(waits) if self.logged is None else waits
-        total = dict(waits)
-        for packet, cycles in enumerate(self._numbers(self.layout.bank_stalls, len(self.executed))):
-            if cycles:
-                place = StallPlace(packet, BANK_CONFLICT)
-                total[place] = total.get(place, 0) + cycles
+            return waits
+        total, first = dict(waits), self.layout.bank_stalls
+        booked = self.record[first : first + 8 * len(self.executed)].view(np.int64)
+        for packet in np.flatnonzero(booked).tolist():
+            place = StallPlace(packet, BANK_CONFLICT)
+            total[place] = total.get(place, 0) + int(booked[packet])
         return total
 
     def result(self) -> CoreResult:
         """Return the counters of a halted core."""
         executed = list(self.executed)
-        counts = self._numbers(self.layout.counts, len(self.compiled.entries))
-        for entry, count in zip(self.compiled.entries, counts, strict=True):
+        first, entries = self.layout.counts, self.compiled.entries
+        counts = self.record[first : first + 8 * len(entries)].view(np.int64).tolist()
+        for entry, count in zip(entries, counts, strict=True):
             for issue in self.compiled.plan.stretches[entry].issues:
                 executed[issue.packet] += count
         stalls = self._all_stalls()

@@ -19,8 +19,12 @@ from llvmlite import ir
 from isa.errors import UsageError
 from simulator.chip_record import (
     CHANNELS,
+    CORE_CHANNEL,
     CORE_CODE,
     CORE_CYCLE,
+    CORE_PACKET,
+    CORE_QUEUED,
+    CORE_SETTLED,
     CORE_SLICE,
     CORE_STATUS,
     CORES,
@@ -42,7 +46,7 @@ from simulator.compiled.plan import Code
 from simulator.compiled.primitives import can_wait, now
 from simulator.compiled.record import NUMBERS, aligned
 from simulator.events import Events
-from simulator.logs import STALL_CORE, STALL_SIZE, Log, Stalls
+from simulator.logs import STALL_CORE, STALL_SIZE, Log
 from simulator.memory import Memory
 
 Progress = Callable[[int, int], None]
@@ -55,7 +59,7 @@ LONGEST_NANOSECONDS = 200_000_000
 
 
 class NativeChip:
-    """The cores of one run and what their threads share."""
+    """The cores of one run and what their threads share, from a round's beginning on."""
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class NativeChip:
         self.stalls = Log(STALL_SIZE)
         self._record = _integers(len(events.record))
         self._record[:] = events.record
+        self._record[STALL_ROWS] = 0
         self._team = _integers(rounds.TAKEN + rounds.LINE * len(cores))
         self._team[rounds.RECORD] = self._record.ctypes.data
         self._team[rounds.RUN] = self.cores[0].address
@@ -79,11 +84,14 @@ class NativeChip:
         self._team[rounds.TIMING_ONLY] = timing_only
         for core in self.cores:
             at = core_address(self._record, core.number)
-            core.give_registers()
             self._record[at + HOST_RECORD] = core.record.ctypes.data
             self._record[at + HOST_NUMBERS] = core.numbers[NUMBERS[0]].ctypes.data
             self._record[at + HOST_DESCRIPTOR] = core.descriptor.ctypes.data
             self._record[at + CORE_STATUS] = int(core.status)
+            self._record[at + CORE_CHANNEL] = core.channel
+            self._record[at + CORE_PACKET] = core.blocked_packet
+            self._record[at + CORE_CYCLE] = core.cycle
+            self._record[at + CORE_QUEUED] = self._record[at + CORE_SETTLED] = 0
 
     def run(self, progress: Progress | None) -> int:
         """Run to the end, or to where Python has to go on; return the last round's outcome.
@@ -105,10 +113,7 @@ class NativeChip:
         for core in self.cores:
             at = core_address(self.events.record, core.number)
             core.take_position(*self.events.record[at : at + CORE_CYCLE])
-            core.logged = Stalls(rows[rows[:, STALL_CORE] == core.number])
-        if outcome != rounds.DONE:
-            for core in self.cores:
-                core.stalls, core.logged = dict(core.logged or {}), None
+            core.logged.append(rows[rows[:, STALL_CORE] == core.number])
         return outcome
 
     def _allow_masked(self) -> None:

@@ -201,9 +201,11 @@ def run_core(team: Record, record: Record, core: int) -> None:
             code = begin(team, record, core, numbers)
     record[at + CORE_CODE] = code
     record[at + CORE_CYCLE] = numbers[ISSUE] + numbers[STALLED]
-    record[at + CORE_CHANNEL] = numbers[NEXT_CHANNEL]
-    record[at + CORE_PACKET] = numbers[LAST]
-    record[at + CORE_STATUS] = status_after(code, numbers[CORE_LIMIT] < team[LIMIT])
+    status = status_after(code, numbers[CORE_LIMIT] < team[LIMIT])
+    record[at + CORE_STATUS] = status
+    if status != RUNNING and status != STUCK:
+        record[at + CORE_CHANNEL] = numbers[NEXT_CHANNEL] if code == WAIT_CODE else 0
+        record[at + CORE_PACKET] = numbers[LAST]
 
 
 def status_after(code: int, sliced: int) -> int:

@@ -8,7 +8,7 @@ The chip runs a core until it blocks (wait, barrier, halt) and tells it when to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -117,7 +117,11 @@ class Core:
     # Running ------------------------------------------------------------------------------------
 
     def run(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Execute packets until the core blocks or halts, or its cycle reaches `until`."""
+        """Run until the core blocks or halts, or its cycle reaches `until`."""
+        self.interpret(until, progress)
+
+    def interpret(self, until: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run as `run` does, packet by packet."""
         try:
             while self.status is Status.RUNNING and self.cycle < until:
                 self._land()
@@ -270,6 +274,10 @@ class Core:
             self.unknown_words.add(index)
         else:
             self.unknown_words.discard(index)
+
+    def forget(self, words: Iterable[int]) -> None:
+        """Note, in a run without numbers, that nobody knows some words of SM any more."""
+        self.unknown_words.update(words)
 
     def _stall_on_banks(self, at: int) -> None:
         cycles = bank_conflict_cycles(self.accesses, self.machine.am)

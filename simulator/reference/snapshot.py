@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from isa.operands import File, Register
-from simulator.reference.core import Core
+from simulator.reference.core import NO_BRANCH, Core
 from simulator.reference.decode import AnyWrite, ExchangeWrite, Write
 from simulator.reference.unknown import UNKNOWN
 from simulator.state import FILE_CODES, FILES, Status, state_dtype
@@ -23,6 +23,8 @@ POSITIONS = ("packet", "issue", "stalled", "idle", "branch_at", "branch_to", "bl
              "channel")  # fmt: skip
 """Fields that are plain attributes of the core."""
 
+FLYING_ORDER = ("due", "file", "index", "packet", "mask")
+
 NO_PORT = -1
 """A result that does not count for the write ports."""
 
@@ -30,7 +32,8 @@ NO_PORT = -1
 def export_state(core: Core) -> Any:
     """Return the core's state as one numpy record (`state_dtype` of its machine).
 
-    A value that a timing-only run does not know is written as 0.
+    A value that a timing-only run does not know is written as 0. What no engine reads again is left
+    out, so that both engines' states are equal where the cores are.
     """
     state = np.zeros((), state_dtype(core.machine))
     for name, file in SCALAR_FILES.items():
@@ -39,7 +42,11 @@ def export_state(core: Core) -> Any:
     state["lane_mask"], state["status"] = core.lane_mask, core.status
     for name in POSITIONS:
         state[name] = getattr(core, name)
-    flying = _in_flight(core)
+    if core.branch_at == core.issue and not core.idle:  # it has landed
+        state["packet"], state["branch_at"] = core.branch_to, NO_BRANCH
+    if state["branch_at"] == NO_BRANCH:
+        state["branch_to"] = 0
+    flying = sorted(_in_flight(core), key=lambda entry: [entry[name] for name in FLYING_ORDER])
     state["flying_count"] = len(flying)
     for place, entry in enumerate(flying):
         for name, value in entry.items():
@@ -64,7 +71,7 @@ def import_state(core: Core, state: Any) -> None:
 
 
 def _in_flight(core: Core) -> list[dict[str, Any]]:
-    """Return every result on its way, one entry a register, in the order of landing."""
+    """Return every result on its way, one entry a register."""
     entries = []
     for distance in range(len(core.ring)):
         due = core.issue + distance
@@ -84,7 +91,8 @@ def _in_flight(core: Core) -> list[dict[str, Any]]:
 def _parts(core: Core, write: Write, value: Any, lanes: Any) -> list[tuple[Register, Any]]:
     """Return the registers that a value lands in, each with its part of it."""
     if core.timing_only and write.has_lanes:
-        return [(target, UNKNOWN) for target in write.targets]
+        entries = core.lanes if isinstance(write, ExchangeWrite) else len(write.targets)
+        return [(target, UNKNOWN) for target in write.targets[:entries]]
     parts = write.parts(value)
     if lanes is None or not isinstance(write, ExchangeWrite):
         return parts
@@ -92,13 +100,12 @@ def _parts(core: Core, write: Write, value: Any, lanes: Any) -> list[tuple[Regis
 
 
 def _entry(core: Core, target: Register, value: Any, lanes: Any) -> dict[str, Any]:
-    mask = (1 << core.lanes) - 1
-    if lanes is not None:
-        mask = sum(1 << int(lane) for lane in np.flatnonzero(lanes))
-    entry = {"file": FILE_CODES[target.file], "index": target.index, "mask": mask}
-    if isinstance(value, np.ndarray):
-        return {**entry, "lanes": value}
-    return {**entry, "scalar": _number(value)}
+    entry = {"file": FILE_CODES[target.file], "index": target.index}
+    if not isinstance(value, np.ndarray):
+        return {**entry, "mask": (1 << core.lanes) - 1, "scalar": _number(value)}
+    enabled = np.ones(core.lanes, bool) if lanes is None else lanes
+    mask = sum(1 << int(lane) for lane in np.flatnonzero(enabled))
+    return {**entry, "mask": mask, "lanes": np.where(enabled, value, 0)}
 
 
 def _put_in_flight(core: Core, entry: Any) -> None:
