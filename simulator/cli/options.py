@@ -193,7 +193,7 @@ _OPTIONS: list[Decorator] = [
     click.option("--output", metavar="OUT.npz", help="Write the output tensors."),
     json_option,
     click.option("--trace", metavar="FILE", help="Write a trace for ui.perfetto.dev."),
-    range_option("--trace-cycles", "Trace only cycles A to B - 1."),
+    range_option("--trace-cycles", "Trace only cycles A to B - 1; any engine runs the others."),
     click.option("--check", is_flag=True,
                  help="Look for races, uninitialised reads and broken store latencies."),
     click.option("--timing-only", is_flag=True, help="Count cycles, compute no tensors."),
