@@ -57,15 +57,14 @@ from simulator.logs import Transfers
 from simulator.memory import Memory, Words
 from simulator.reference.core import Core
 from simulator.reference.numpy_values import quiet_floats
-from simulator.reference.snapshot import export_state
 from simulator.release import NOTHING_STARTED
 from simulator.requests import LEGAL, prepare
 from simulator.result import CAUSES, ChipResult, Tracer, TransferResult
 from simulator.starts import launch
 from simulator.state import Status
+from simulator.window import Cycles, Window
 
 Progress = Callable[[int, int], None]
-Window = tuple[int, int]
 
 
 class Chip:
@@ -97,8 +96,6 @@ class Chip:
         self.ddr = Memory.make("DDR", base, size) if ddr is None else Memory("DDR", base, ddr)
         self.checker = Checker(program, machine, self.ddr) if check else None
         self._window: Window | None = None
-        self._states: dict[int, Any] | None = None
-        """The cores' states when they came to the window, where somebody asked for them."""
         self.cores: list[Core] = [
             CompiledCore(number, program, machine, self.start, compiled, timing_only, tracer)
             if compiled is not None
@@ -109,7 +106,10 @@ class Chip:
     # Running ------------------------------------------------------------------------------------
 
     def run(
-        self, cycle_limit: int, progress: Progress | None = None, window: Window | None = None
+        self,
+        cycle_limit: int,
+        progress: Progress | None = None,
+        window: Cycles | None = None,
     ) -> ChipResult:
         """Run to the end and return what happened.
 
@@ -117,6 +117,21 @@ class Chip:
         Raise SimulationError for a bad address, a deadlock, a cycle past the limit, and in checked
         runs for every broken rule.
         """
+        return self._run(cycle_limit, progress, None if window is None else Window(window))
+
+    def states_at(self, cycle: int, cycle_limit: int) -> list[Any]:
+        """Run to the end and return each core's state (`state.state_dtype`) as of a cycle.
+
+        That is the state with which it issues its first packet in that cycle or later; None for a
+        core that has halted before. It is the same on both engines.
+        """
+        window = Window((cycle, cycle), keep=True)
+        self._run(cycle_limit, None, window)
+        return [window.states.get(core.number) for core in self.cores]
+
+    def _run(
+        self, cycle_limit: int, progress: Progress | None, window: Window | None
+    ) -> ChipResult:
         self._window = window
         with quiet_floats():
             while self._going():
@@ -130,16 +145,6 @@ class Chip:
             pass
         return self._result()
 
-    def states_at(self, cycle: int, cycle_limit: int) -> list[Any]:
-        """Run to the end and return each core's state (`state.state_dtype`) as of a cycle.
-
-        That is the state with which it issues its first packet in that cycle or later; None for a
-        core that has halted before. It is the same on both engines.
-        """
-        self._states = {}
-        self.run(cycle_limit, window=(cycle, cycle))
-        return [self._states.get(core.number) for core in self.cores]
-
     def _going(self) -> list[Core]:
         return [core for core in self.cores if core.status is not Status.HALTED]
 
@@ -149,43 +154,23 @@ class Chip:
         Return False if they cannot run together as machine code now.
         """
         cores = [core for core in self.cores if isinstance(core, CompiledCore)]
-        limit = self._native_limit(cycle_limit)
+        limit: int | None = cycle_limit
+        if self._window is not None:
+            limit = self._window.native_limit(self._going(), cycle_limit)
         going = [core for core in cores if core.status is not Status.HALTED]
         if not going or limit is None or not all(core.enter() for core in going):
             return False
         native = NativeChip(self.events, cores, self.ddr, limit, self.timing_only)
         outcome = native.run(progress)
         if outcome == STOPPED:
-            for core in native.cores:
-                self._tell_stall_into_window(core)
+            if self._window is not None:
+                for core in native.cores:
+                    self._window.tell_stall(core)
             for core in native.cores:
                 self._finish_round(core, cycle_limit, progress)
         if outcome != DONE:
             self._unblock()
         return True
-
-    def _native_limit(self, cycle_limit: int) -> int | None:
-        """Return the cycle to which all cores may run as machine code, None for not at all now."""
-        if self._window is None:
-            return cycle_limit
-        first, end = self._window
-        cycles = [core.cycle for core in self._going()]
-        if max(cycles) < first:
-            return min(first, cycle_limit)
-        # A blocked core may yet go on within the window.
-        behind = min(cycles) >= end and not self._awaits_states()
-        return cycle_limit if behind else None
-
-    def _awaits_states(self) -> bool:
-        states = self._states
-        return states is not None and any(core.number not in states for core in self._going())
-
-    def _tell_stall_into_window(self, core: CompiledCore) -> None:
-        """Tell the tracer of a wait that compiled code has ended, in the window or behind it."""
-        late = self._window is not None and core.cycle > self._window[0]
-        if core.tracer is not None and late and core.status is Status.RUNNING:
-            place, cycles = core.last_stall()
-            core.tracer.stall(core.number, core.cycle - cycles, cycles, place)
 
     def _finish_round(
         self, core: CompiledCore, cycle_limit: int, progress: Progress | None
@@ -217,21 +202,9 @@ class Chip:
         if core.status is not Status.RUNNING:
             return
         if self._window is not None:
-            self._run_through(core, self._window, cycle_limit, progress)
+            self._window.pass_through(core, cycle_limit, progress)
         core.run(cycle_limit, progress)
         self._note_stop(core, cycle_limit)
-
-    def _run_through(
-        self, core: Core, window: Window, cycle_limit: int, progress: Progress | None
-    ) -> None:
-        """Run a core to the end of the window, or to where it blocks before."""
-        first, end = (min(cycle, cycle_limit) for cycle in window)
-        core.run(first, progress)
-        if core.status is not Status.RUNNING or core.cycle < window[0]:
-            return
-        if self._states is not None and core.number not in self._states:
-            self._states[core.number] = export_state(core)
-        core.interpret(end, progress)
 
     def _note_stop(self, core: Core, cycle_limit: int) -> None:
         """Take note of why a core stopped."""
