@@ -30,7 +30,7 @@ def _relu_forward(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     work=lambda p: Work(flops=p.batch * p.features),
     reference=_relu_forward,
 )
-def relu_forward(k: Builder, batch: Count = 64, features: Count = 256) -> None:
+def relu_forward(k: Builder, batch: Count = 64, features: Count = 12544) -> None:
     """ReLU: z = 0 where x < 0, else x (NaN stays NaN)."""
     zero = k.vmovi(0)
 
@@ -50,7 +50,7 @@ def _relu_backward(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     work=lambda p: Work(flops=p.batch * p.features),
     reference=_relu_backward,
 )
-def relu_backward(k: Builder, batch: Count = 64, features: Count = 256) -> None:
+def relu_backward(k: Builder, batch: Count = 64, features: Count = 12544) -> None:
     """ReLU backward: dx = 0 where x <= 0, else dz (also where x is NaN)."""
     x, dz, dx = k.input("x"), k.input("dz"), k.output("dx")
     Elementwise(k, batch * features, [dz, x], dx, masking(k)).emit()
@@ -83,7 +83,7 @@ def _sgd_update(p: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     reference=_sgd_update,
     verify=verify_update,
 )
-def sgd_update(k: Builder, size: Count = 16384, lr: Rate = 0.01) -> None:
+def sgd_update(k: Builder, size: Count = 1048576, lr: Rate = 0.01) -> None:
     """Stochastic gradient descent: weight - lr * dweight, in place, with one rounding."""
     weight, dweight = k.input("weight"), k.input("dweight")
     Elementwise(k, size, [weight, dweight], k.output("weight"), descent(k, lr)).emit()

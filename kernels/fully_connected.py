@@ -51,8 +51,8 @@ def _work(p: Any) -> Work:
 def fc_forward(
     k: Builder,
     batch: Count = 64,
-    in_features: Count = 256,
-    out_features: Count = 64,
+    in_features: Count = 2048,
+    out_features: Count = 512,
     relu: bool = False,
 ) -> None:
     """Fully connected layer: z = x * weight^T + bias, optionally with ReLU."""

@@ -71,8 +71,8 @@ def _work(p: Any) -> Work:
 def fc_backward(
     k: Builder,
     batch: Count = 64,
-    in_features: Count = 256,
-    out_features: Count = 64,
+    in_features: Count = 2048,
+    out_features: Count = 512,
     lr: Rate | None = None,
 ) -> None:
     """Gradients of a fully connected layer from dz; with a rate lr, updates weight and bias."""

@@ -73,9 +73,9 @@ def _work(p: Any) -> Work:
 def maxpool2d_forward(
     k: Builder,
     batch: Count = 64,
-    channels: Count = 16,
-    height: Count = 8,
-    width: Count = 8,
+    channels: Count = 64,
+    height: Count = 14,
+    width: Count = 14,
     size: Pair = (2, 2),
     stride: Pair = (2, 2),
 ) -> None:
@@ -187,9 +187,9 @@ def _limits(p: Any, inputs: Mapping[str, Array]) -> Array:
 def maxpool2d_backward(
     k: Builder,
     batch: Count = 64,
-    channels: Count = 16,
-    height: Count = 8,
-    width: Count = 8,
+    channels: Count = 64,
+    height: Count = 14,
+    width: Count = 14,
     size: Pair = (2, 2),
     stride: Pair = (2, 2),
     variant: Literal["rows", "indexed"] = "rows",

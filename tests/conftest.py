@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,17 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--engines",
-        default="reference",
-        help="engines to run the tests of programs on, such as reference,compiled",
+        default="reference,compiled",
+        help="engines to run the tests of programs on, such as compiled alone",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    engines = str(metafunc.config.getoption("--engines")).split(",")
     if "engine" in metafunc.fixturenames:
-        engines = str(metafunc.config.getoption("--engines")).split(",")
         metafunc.parametrize("engine", engines)
     if hasattr(metafunc.module, "Bench"):
-        metafunc.parametrize("bench_engine", ["reference", "compiled"], indirect=True)
+        metafunc.parametrize("bench_engine", engines, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +51,14 @@ def bench_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True, scope="session")
 def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep machine code in a directory of this session, not in the user's cache."""
+    """Keep machine code in a directory of this session, not in the user's cache.
+
+    The processes of pytest-xdist share it, as processes may: what one compiles the others load.
+    """
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "code-cache"
     with pytest.MonkeyPatch.context() as patch:
-        directory = tmp_path_factory.mktemp("code-cache")
+        directory.mkdir(exist_ok=True)
         patch.setenv("FTM7004_CACHE", str(directory))
         yield directory
 

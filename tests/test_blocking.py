@@ -25,6 +25,7 @@ from kernels.product.inner_product import Tile
 from kernels.product.window import Extent
 from kernels.samples.columns import BatchSplit
 from simulator.simulate import Run
+from small_sizes import small
 
 # Choosing --------------------------------------------------------------------------------------
 
@@ -321,16 +322,28 @@ def test_pooling_takes_runs_of_channels_and_pieces_of_rows(
     ("kernel", "overrides", "message"),
     [
         # 1 image row and 8 rows of sums, twice, for 64 samples: 2 * 9 * 256.
-        (conv2d_forward(batch=64), ["am.bytes=4600"], "AM has 4,600 bytes, 4,608 are needed"),
+        (
+            small("conv2d_forward", batch=64),
+            ["am.bytes=4600"],
+            "AM has 4,600 bytes, 4,608 are needed",
+        ),
         # 1 row and 16 rows of sums for one sample: 2 * 4 bytes, up to 64, and 2 * 16 * 4.
-        (fc_forward(batch=1), ["am.bytes=184"], "AM has 184 bytes, 192 are needed"),
+        (small("fc_forward", batch=1), ["am.bytes=184"], "AM has 184 bytes, 192 are needed"),
         # 4 * 8 bytes of biases and two buffers of 16 words beside what is reserved.
-        (conv2d_forward(batch=64), ["sm.bytes=8344"], "SM has 8,344 bytes, 8,352 are needed"),
+        (
+            small("conv2d_forward", batch=64),
+            ["sm.bytes=8344"],
+            "SM has 8,344 bytes, 8,352 are needed",
+        ),
         # a pixel, a value and an index, twice, for 64 samples: 6 * 256.
-        (maxpool2d_forward(batch=64), ["am.bytes=1528"], "AM has 1,528 bytes, 1,536 are needed"),
+        (
+            small("maxpool2d_forward", batch=64),
+            ["am.bytes=1528"],
+            "AM has 1,528 bytes, 1,536 are needed",
+        ),
         # a row of 64 samples, twice, to turn images; said before the product is cut.
         (
-            conv2d_forward(batch=64, layout="nchw"),
+            small("conv2d_forward", batch=64, layout="nchw"),
             ["am.bytes=504"],
             "AM has 504 bytes, 4,608 are needed",
         ),
@@ -348,8 +361,8 @@ def test_a_memory_too_small_for_the_smallest_tile_is_named(
 @pytest.mark.parametrize(
     ("kernel", "am", "sm"),
     [
-        (conv2d_forward(batch=64, filters=3, height=2, width=2), 4_608, 8_352),
-        (conv2d_forward(batch=64, filters=3, height=2, width=2, layout="nchw"), 4_608, 8_352),
+        (small("conv2d_forward", batch=64, filters=3, height=2, width=2), 4_608, 8_352),
+        (small("conv2d_forward", filters=3, height=2, width=2, layout="nchw"), 4_608, 8_352),
         (fc_forward(batch=1, in_features=9, out_features=20), 192, 8_384),
         (maxpool2d_forward(batch=64, channels=2, height=2, width=3), 1_536, 1_024),
     ],

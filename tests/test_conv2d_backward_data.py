@@ -17,6 +17,7 @@ from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import conv2d_backward_data, reference
 from kernels.judging.gradients import verify_data_gradient
 from simulator.simulate import Run, simulate
+from small_sizes import small
 
 # Nearly every pair of values of two columns stands in some row: not the full product.
 # batch cores channels image filters size stride pad relu
@@ -281,7 +282,7 @@ def test_the_same_in_a_roomy_memory(engine: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_a_memory_too_small_is_refused_in_one_line(relu: bool) -> None:
-    kernel = conv2d_backward_data(batch=64, relu=relu)
+    kernel = small("conv2d_backward_data", batch=64, relu=relu)
     with pytest.raises(KernelError, match=r"AM has 4,600 bytes, \S+ are needed") as caught:
         kernel.program(machine("am.bytes=4600"))
     assert "\n" not in str(caught.value)
@@ -353,7 +354,7 @@ def test_any_small_shape(shape: dict[str, Any], cores: int, seed: int, engine: s
 
 
 def test_a_mask_needs_x_and_x_needs_a_mask() -> None:
-    plain, masked = (conv2d_backward_data(batch=2, relu=relu) for relu in (False, True))
+    plain, masked = (small("conv2d_backward_data", batch=2, relu=relu) for relu in (False, True))
     inputs = masked.make_inputs()
     with pytest.raises(UsageError, match="takes inputs dz, weight: unknown x"):
         simulate(plain, inputs)
@@ -363,7 +364,7 @@ def test_a_mask_needs_x_and_x_needs_a_mask() -> None:
 
 def test_a_gradient_of_another_shape_is_refused_with_the_right_one() -> None:
     # 6 x 6 padded by 1, windows of 3 x 3 at every second pixel: 3 x 3 outputs
-    kernel = conv2d_backward_data(batch=2, filters=5, stride=2)
+    kernel = small("conv2d_backward_data", batch=2, filters=5, stride=2)
     inputs = kernel.make_inputs()
     inputs["dz"] = inputs["dz"][:, :, :, :2]
     with pytest.raises(

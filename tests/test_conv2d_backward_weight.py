@@ -16,6 +16,7 @@ from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
 from kernels import conv2d_backward_weight, reference
 from kernels.judging.gradients import verify_weight_gradient
 from simulator.simulate import simulate
+from small_sizes import small
 
 # Most pairs of values of two columns stand in some row: not the full product.
 # batch cores channels image filters size stride pad strategy KiB of AM
@@ -263,7 +264,7 @@ def test_auto_takes_the_faster_strategy(sizes: dict[str, int], better: str, engi
     # Three channels and 8 filters are one tile a tap: too few tasks for four cores.
     cycles = {
         strategy: simulate(
-            conv2d_backward_weight(**sizes, strategy=strategy), {}, cores=4, engine=engine,
+            small("conv2d_backward_weight", **sizes, strategy=strategy), {}, cores=4, engine=engine,
             timing_only=True,
         ).report.cycles
         for strategy in ("auto", "tasks", "batch")

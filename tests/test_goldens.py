@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 import pytest
@@ -17,8 +16,9 @@ from isa.language.kernel import Kernel
 from isa.listing import listing
 from isa.program import Program
 from kernel_run import machine
-from kernels import LIBRARY, conv2d_forward, fc_forward
+from kernels import LIBRARY
 from simulator.simulate import Run, simulate
+from small_sizes import small
 
 Golden = Callable[[str, str], None]
 
@@ -52,16 +52,14 @@ def steady_listing(kernel: Kernel) -> str:
 
 
 def test_the_steady_state_of_8_outputs_by_4_vectors(golden: Golden) -> None:
-    golden("inner_product_8x4", steady_listing(conv2d_forward(batch=64)))
+    golden("inner_product_8x4", steady_listing(small("conv2d_forward", batch=64)))
 
 
 @pytest.mark.parametrize("batch", [17, 32, 33, 64])
-@pytest.mark.parametrize("definition", [conv2d_forward, fc_forward])
-def test_every_packet_of_the_steady_state_multiplies_on_all_vmacs(
-    definition: Any, batch: int
-) -> None:
+@pytest.mark.parametrize("name", ["conv2d_forward", "fc_forward"])
+def test_every_packet_of_the_steady_state_multiplies_on_all_vmacs(name: str, batch: int) -> None:
     # 17 to 32 samples are two vectors, 33 to 64 four.
-    program = definition(batch=batch).program(machine())
+    program = small(name, batch=batch).program(machine())
     vmacs = set(machine().slots_of(Unit.VMAC))
     assert len(vmacs) == 4
     packets = [program.packets[number] for number in steady_state(program)]
@@ -82,7 +80,7 @@ def test_every_packet_of_the_steady_state_multiplies_on_all_vmacs(
     ],
 )
 def test_a_step_loads_each_weight_and_each_vector_once(batch: int, counts: dict[str, int]) -> None:
-    program = conv2d_forward(batch=batch).program(machine())
+    program = small("conv2d_forward", batch=batch).program(machine())
     packets = [program.packets[number] for number in steady_state(program)]
     found = Counter(o.instruction.name for packet in packets for o in packet.operations)
     assert found == {**counts, "SSUB": 1, "SBR": 1}
@@ -123,7 +121,7 @@ CYCLES = [
 def kernel_of(name: str, params: str) -> Kernel:
     definition = LIBRARY[name]
     given = dict(part.split("=") for part in params.split())
-    return definition(**{n: definition.parameters[n].parse(text) for n, text in given.items()})
+    return small(name, **{n: definition.parameters[n].parse(text) for n, text in given.items()})
 
 
 def line(title: str, cores: int, result: Run) -> str:
@@ -136,10 +134,11 @@ def line(title: str, cores: int, result: Run) -> str:
     )
 
 
-def test_cycles(golden: Golden, engine: str) -> None:
+def test_cycles(golden: Golden) -> None:
+    # On the default engine; test_compiled_engine.py compares the other with it for the same cases.
     lines = []
     for name, params, cores in CYCLES:
         kernel = kernel_of(name, params)
-        result = simulate(kernel, kernel.make_inputs(), cores=cores, engine=engine)
+        result = simulate(kernel, kernel.make_inputs(), cores=cores)
         lines.append(line(f"{name} {params}", cores, result))
     golden("cycles", "\n".join(lines))

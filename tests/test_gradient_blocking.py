@@ -15,6 +15,7 @@ from kernels import conv2d_backward_weight
 from kernels.samples.columns import BatchSplit
 from kernels.weight_gradient.blocking import GradientBlocking, GradientShape
 from simulator.simulate import Run, simulate
+from small_sizes import small
 from test_conv2d_backward_weight import assert_right
 
 # How it is cut ---------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def test_any_cut_is_right(
     ],
 )
 def test_a_machine_too_small_is_refused(overrides: list[str], message: str) -> None:
-    kernel = conv2d_backward_weight(batch=64)
+    kernel = small("conv2d_backward_weight", batch=64)
     with pytest.raises(KernelError, match=message) as caught:
         kernel.program(machine(*overrides))
     assert "\n" not in str(caught.value)
@@ -196,7 +197,7 @@ def test_the_products_take_what_the_vmacs_need(engine: str) -> None:
     # positions, 10 in all: 10 * 10 positions of all taps, 4 vectors of 8 packets each. For each of
     # 9 taps and 2 tiles the pipeline fills and drains in 11 packets: 8 until the first row is
     # loaded, 3 until the last channel has caught up.
-    kernel = conv2d_backward_weight(batch=64, channels=4, height=4, width=4)
+    kernel = small("conv2d_backward_weight", batch=64, channels=4, height=4, width=4)
     result = simulate(kernel, engine=engine, timing_only=True)
     assert blocking_of(kernel, 1, machine()).rows == 4
     assert loops(result, "outer product") == 2 * (10 * 10 * 4 * 8) + 9 * 2 * 11
@@ -208,7 +209,7 @@ def test_the_sums_of_biases_and_lanes_take_what_the_slots_need(engine: str) -> N
     # 16 packets a position, and 8 until the first has been loaded.
     # Lanes: 9 * 16 * 4 weights and 16 biases, one a packet; the last is loaded in packet 591,
     # added up 8 packets later and stored after 12 more. 8 + 12 packets in all to fill and drain.
-    kernel = conv2d_backward_weight(batch=64, channels=4, height=4, width=4)
+    kernel = small("conv2d_backward_weight", batch=64, channels=4, height=4, width=4)
     result = simulate(kernel, engine=engine, timing_only=True)
     assert loops(result, "row sums") == 2 * (16 * 16 + 8)
     assert loops(result, "lane sums") == 592 + 20
@@ -220,7 +221,9 @@ def test_the_sum_over_cores_takes_what_the_ddr_needs(engine: str) -> None:
     # whoever gets them when. The cores store a quarter each: 1,024 bytes, 30.0 cycles.
     # Nobody loads before the barrier, which all leave 21 cycles after the last one's arrival, and
     # that waited for its copy; then data moves 60 cycles after the start.
-    kernel = conv2d_backward_weight(batch=64, height=2, width=2, size=1, pad=0, strategy="batch")
+    kernel = small(
+        "conv2d_backward_weight", batch=64, height=2, width=2, size=1, pad=0, strategy="batch"
+    )
     result = simulate(kernel, engine=engine, timing_only=True, cores=4)
     transfers = result.result.transfers
     copied = [t for t in transfers if t.destination.startswith("copies of")]

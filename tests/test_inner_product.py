@@ -15,6 +15,7 @@ from kernel_run import assert_near, assert_sums, machine, run
 from kernels import conv2d_forward, fc_forward, maxpool2d_forward, reference, relu_forward
 from kernels.product.inner_product import Rhythm, Tile
 from kernels.streaming.pipeline import PinnedPipeline
+from small_sizes import small
 
 TILES = [Tile(8, 4), Tile(16, 2), Tile(16, 1)]
 
@@ -168,4 +169,4 @@ def test_a_pipeline_that_cannot_be_is_refused_at_its_line(
 def test_a_machine_without_predicates_for_the_loop_is_refused() -> None:
     # R0 serves the builder's own branches; the pipeline counts in another predicate.
     with pytest.raises(KernelError, match="'steps left' needs 1 R register"):
-        fc_forward(batch=1).program(machine("issue.scalar_predicates=1"))
+        small("fc_forward", batch=1).program(machine("issue.scalar_predicates=1"))

@@ -11,6 +11,7 @@ from isa.language.kernel import Kernel
 from kernel_run import Array, machine, run
 from kernels import conv2d_backward_weight
 from kernels.weight_gradient.outer_product import CHANNELS, OUTPUTS, OuterProduct, Rhythm, Walk
+from small_sizes import small
 from test_conv2d_backward_weight import assert_right
 from test_inner_product import MACHINES, slots
 
@@ -52,7 +53,7 @@ def test_the_rhythm_follows_slots_and_latencies(
 
 @pytest.mark.parametrize("batch", [7, 16, 17, 40, 64])
 def test_every_packet_of_the_steady_state_multiplies_on_all_vmacs(batch: int) -> None:
-    program = conv2d_backward_weight(batch=batch).program(machine())
+    program = small("conv2d_backward_weight", batch=batch).program(machine())
     packets = [p for p in program.packets if p.origin.loop.endswith("/outer product")]
     vectors = -(-batch // 16)
     assert len(packets) == 8 * vectors

@@ -20,6 +20,7 @@ from kernel_run import Array, assert_near, machine, run
 from kernels import maxpool2d_backward, reference
 from kernels.pooling.backward_tiles import ROWS_NEEDED, Extent, Layer, Tiling
 from simulator.simulate import Run
+from small_sizes import small
 from test_inner_product import MACHINES
 
 # Choosing --------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_element_by_element_takes_runs_of_samples_that_fit_sm(engine: str) -> No
 )
 def test_a_machine_too_small_is_named(variant: str, override: str, message: str) -> None:
     with pytest.raises(KernelError, match=message) as caught:
-        maxpool2d_backward(variant=variant).program(machine(override))
+        small("maxpool2d_backward", variant=variant).program(machine(override))
     assert "\n" not in str(caught.value)
 
 
@@ -245,6 +246,6 @@ def test_a_machine_too_small_is_named(variant: str, override: str, message: str)
 )
 def test_what_the_error_asks_for_is_enough(variant: str, override: str, engine: str) -> None:
     # Bytes of SM are a multiple of 8.
-    kernel = maxpool2d_backward(height=2, width=2, variant=variant)
+    kernel = small("maxpool2d_backward", height=2, width=2, variant=variant)
     inputs = gradients_of(kernel, 4)
     assert_gradient(kernel, run(kernel, inputs, engine, 1, machine(override)), inputs)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from isa.errors import KernelError
 from kernel_run import Array, assert_near, machine, run
 from kernels import reference, relu_forward
+from small_sizes import small
 
 
 def values(batch: int, features: int, seed: int = 0) -> Array:
@@ -83,7 +84,7 @@ def test_any_small_size(batch: int, features: int, cores: int, engine: str) -> N
 @pytest.mark.parametrize(("channels", "used"), [(1, "0 and 1"), (2, "2 and 3")])
 def test_too_few_channels_are_named_when_the_program_is_built(channels: int, used: str) -> None:
     with pytest.raises(KernelError, match=rf"channels {used}.*dma\.channels={channels}"):
-        relu_forward().program(machine(f"dma.channels={channels}"))
+        small("relu_forward").program(machine(f"dma.channels={channels}"))
 
 
 def test_transfers_and_work_overlap(engine: str) -> None:
