@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,10 +36,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     engines = str(metafunc.config.getoption("--engines")).split(",")
-    if "engine" in metafunc.fixturenames:
+    machines = metafunc.definition.get_closest_marker("machines")
+    if machines is not None:
+        cases = runs_on_machines(engines, *machines.args, **machines.kwargs)
+        metafunc.parametrize(("engine", "machine_name"), cases)
+    elif "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", engines)
     if hasattr(metafunc.module, "Bench"):
         metafunc.parametrize("bench_engine", engines, indirect=True)
+
+
+def runs_on_machines(
+    engines: list[str], names: Iterable[str], compiled: Collection[str] | None = None
+) -> list[tuple[str, str]]:
+    """Return pairs (engine, name); the compiled engine runs on those of `compiled`, or on all.
+
+    Most of a compiled test is compiling, and most machines change only which packets there are.
+    """
+    return [
+        (engine, name)
+        for engine in engines
+        for name in names
+        if engine != "compiled" or compiled is None or name in compiled
+    ]
 
 
 @pytest.fixture(autouse=True)

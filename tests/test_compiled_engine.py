@@ -83,9 +83,15 @@ def test_timing_only_of_every_kernel(name: str, params: str, cores: int) -> None
 
 
 @pytest.mark.parametrize("timing_only", [False, True])
-@pytest.mark.parametrize("name", ["conv2d_forward", "relu_backward"])
-def test_bank_model(name: str, timing_only: bool) -> None:
-    kernel = kernel_of(name, "batch=33")
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("conv2d_forward", "batch=33 channels=3 height=3 width=3 filters=9"),
+        ("relu_backward", "batch=33"),
+    ],
+)
+def test_bank_model(name: str, params: str, timing_only: bool) -> None:
+    kernel = kernel_of(name, params)
     record = machine("am.bank_model=true", "am.banks=4")
     inputs = None if timing_only else kernel.make_inputs(3)
     one, other = (

@@ -304,13 +304,13 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_another_machine(name: str, engine: str) -> None:
+@pytest.mark.machines(MACHINES)
+def test_another_machine(machine_name: str, engine: str) -> None:
     kernel = conv2d_backward_data(
         batch=37, channels=9, height=3, width=2, filters=2, size=2, stride=(2, 1), relu=True
     )
     inputs = kernel.make_inputs(1)
-    dx = run(kernel, inputs, engine, 3, machine(*MACHINES[name])).outputs["dx"]
+    dx = run(kernel, inputs, engine, 3, machine(*MACHINES[machine_name])).outputs["dx"]
     assert_right(kernel, inputs, dx)
 
 

@@ -256,11 +256,11 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_another_machine(name: str, engine: str) -> None:
+@pytest.mark.machines(MACHINES)
+def test_another_machine(machine_name: str, engine: str) -> None:
     kernel = kernel_of(21, 19, 10, lr=0.5)
     inputs = kernel.make_inputs(1)
-    outputs = run(kernel, inputs, engine, 3, machine(*MACHINES[name])).outputs
+    outputs = run(kernel, inputs, engine, 3, machine(*MACHINES[machine_name])).outputs
     assert_right(kernel, inputs, outputs)
 
 

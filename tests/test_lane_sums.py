@@ -11,7 +11,7 @@ from isa.machine import Machine
 from kernel_run import Array, machine, run
 from kernels.weight_gradient.lane_sums import RowSums, sum_lanes
 from simulator.simulate import Run
-from test_inner_product import MACHINES
+from test_inner_product import COMPILED_MACHINES, MACHINES
 
 
 def lane_kernel(count: int, lanes: int) -> Kernel:
@@ -131,9 +131,9 @@ def test_two_rows_are_added_in_a_packet(
     assert cycles(result, "row sums") == taken
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_sums_are_right_on_another_machine(name: str, engine: str) -> None:
-    record = machine(*MACHINES[name])
+@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+def test_sums_are_right_on_another_machine(machine_name: str, engine: str) -> None:
+    record = machine(*MACHINES[machine_name])
     for count in (24, 64):
         result, inputs = run_lanes(count, engine, record)
         assert (result.outputs["z"][:count] == in_halves(inputs["x"])).all()

@@ -13,7 +13,7 @@ from kernels import conv2d_backward_weight
 from kernels.weight_gradient.outer_product import CHANNELS, OUTPUTS, OuterProduct, Rhythm, Walk
 from small_sizes import small
 from test_conv2d_backward_weight import assert_right
-from test_inner_product import MACHINES, slots
+from test_inner_product import COMPILED_MACHINES, MACHINES, slots
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_a_walk_takes_every_position_of_its_rectangle(
         assert sum(taken) == rows * columns * 2 * 8 + 11
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_gradients_are_right_on_another_machine(name: str, engine: str) -> None:
+@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+def test_gradients_are_right_on_another_machine(machine_name: str, engine: str) -> None:
     layer = conv2d_backward_weight(
         batch=37, channels=5, height=1, width=3, filters=9, size=2, strategy="batch"
     )
     inputs = layer.make_inputs(1)
-    result = run(layer, inputs, engine, 2, machine(*MACHINES[name]))
+    result = run(layer, inputs, engine, 2, machine(*MACHINES[machine_name]))
     assert_right(layer, inputs, result.outputs)

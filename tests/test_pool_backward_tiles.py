@@ -21,7 +21,7 @@ from kernels import maxpool2d_backward, reference
 from kernels.pooling.backward_tiles import ROWS_NEEDED, Extent, Layer, Tiling
 from simulator.simulate import Run
 from small_sizes import small
-from test_inner_product import MACHINES
+from test_inner_product import COMPILED_MACHINES, MACHINES
 
 # Choosing --------------------------------------------------------------------------------------
 
@@ -197,9 +197,9 @@ def test_a_small_am_is_enough(name: str, engine: str) -> None:
         assert count(result, source="dz") == count(result, source="index") == pieces
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_gradients_are_right_on_another_machine(name: str, engine: str) -> None:
-    record = machine(*MACHINES[name])
+@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+def test_gradients_are_right_on_another_machine(machine_name: str, engine: str) -> None:
+    record = machine(*MACHINES[machine_name])
     shapes: list[dict[str, Any]] = [
         {"batch": 37, "channels": 3, "height": 4, "width": 5},
         {"batch": 20, "channels": 2, "height": 3, "width": 4, "size": (2, 3), "stride": 1},
