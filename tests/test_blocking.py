@@ -319,43 +319,28 @@ def test_pooling_takes_runs_of_channels_and_pieces_of_rows(
 
 
 @pytest.mark.parametrize(
-    ("kernel", "overrides", "message"),
+    ("kernel", "memory", "size", "needed"),
     [
         # 1 image row and 8 rows of sums, twice, for 64 samples: 2 * 9 * 256.
-        (
-            small("conv2d_forward", batch=64),
-            ["am.bytes=4600"],
-            "AM has 4,600 bytes, 4,608 are needed",
-        ),
+        (small("conv2d_forward", batch=64), "am", 4_600, 4_608),
         # 1 row and 16 rows of sums for one sample: 2 * 4 bytes, up to 64, and 2 * 16 * 4.
-        (small("fc_forward", batch=1), ["am.bytes=184"], "AM has 184 bytes, 192 are needed"),
+        (small("fc_forward", batch=1), "am", 184, 192),
         # 4 * 8 bytes of biases and two buffers of 16 words beside what is reserved.
-        (
-            small("conv2d_forward", batch=64),
-            ["sm.bytes=8344"],
-            "SM has 8,344 bytes, 8,352 are needed",
-        ),
+        (small("conv2d_forward", batch=64), "sm", 8_344, 8_352),
         # a pixel, a value and an index, twice, for 64 samples: 6 * 256.
-        (
-            small("maxpool2d_forward", batch=64),
-            ["am.bytes=1528"],
-            "AM has 1,528 bytes, 1,536 are needed",
-        ),
+        (small("maxpool2d_forward", batch=64), "am", 1_528, 1_536),
         # a row of 64 samples, twice, to turn images; said before the product is cut.
-        (
-            small("conv2d_forward", batch=64, layout="nchw"),
-            ["am.bytes=504"],
-            "AM has 504 bytes, 4,608 are needed",
-        ),
+        (small("conv2d_forward", batch=64, layout="nchw"), "am", 504, 4_608),
     ],
 )
 def test_a_memory_too_small_for_the_smallest_tile_is_named(
-    kernel: Kernel, overrides: list[str], message: str
+    kernel: Kernel, memory: str, size: int, needed: int
 ) -> None:
+    message = f"{memory.upper()} has {size:,} bytes, {needed:,} are needed"
     with pytest.raises(KernelError, match=message) as caught:
-        kernel.program(machine(*overrides))
+        kernel.program(machine(f"{memory}.bytes={size}"))
     assert "\n" not in str(caught.value)
-    assert f"use a larger {overrides[0].split('=')[0]}" in str(caught.value)
+    assert f"use a larger {memory}.bytes" in str(caught.value)
 
 
 @pytest.mark.parametrize(
