@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -36,28 +37,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     engines = str(metafunc.config.getoption("--engines")).split(",")
-    machines = metafunc.definition.get_closest_marker("machines")
-    if machines is not None:
-        cases = runs_on_machines(engines, *machines.args, **machines.kwargs)
-        metafunc.parametrize(("engine", "machine_name"), cases)
+    chosen = metafunc.definition.get_closest_marker("on_engines")
+    if chosen is not None:
+        name, pairs = pairs_with(engines, *chosen.args, **chosen.kwargs)
+        metafunc.parametrize(("engine", name), pairs, ids=[f"{e}-{value}" for e, value in pairs])
     elif "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", engines)
     if hasattr(metafunc.module, "Bench"):
         metafunc.parametrize("bench_engine", engines, indirect=True)
 
 
-def runs_on_machines(
-    engines: list[str], names: Iterable[str], compiled: Collection[str] | None = None
-) -> list[tuple[str, str]]:
-    """Return pairs (engine, name); the compiled engine runs on those of `compiled`, or on all.
+def pairs_with(
+    engines: list[str], name: str, values: Iterable[Any], compiled: Collection[Any]
+) -> tuple[str, list[tuple[str, Any]]]:
+    """Return the name of a parameter and pairs (engine, value).
 
-    Most of a compiled test is compiling, and most machines change only which packets there are.
+    Most of a compiled test is compiling, so the compiled engine runs only those in `compiled`.
     """
-    return [
-        (engine, name)
+    return name, [
+        (engine, value)
         for engine in engines
-        for name in names
-        if engine != "compiled" or compiled is None or name in compiled
+        for value in values
+        if engine != "compiled" or value in compiled
     ]
 
 
@@ -80,6 +81,12 @@ def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         directory.mkdir(exist_ok=True)
         patch.setenv("FTM7004_CACHE", str(directory))
         yield directory
+
+
+@pytest.fixture
+def torch() -> Any:
+    """Return PyTorch; without it skip the test before anything runs."""
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from covering import covering
 from isa.errors import KernelError, UsageError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, assert_sums, machine, run, sprinkled
@@ -124,13 +125,14 @@ def in_pytorch(kernel: Kernel, inputs: dict[str, Array]) -> Array:
     return gradient
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_numpy(case: tuple[Any, ...], engine: str) -> None:
     inputs, dx = result_of(case, engine)
     assert_right(kernel_of(case), inputs, dx)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.usefixtures("torch")
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
     kernel = kernel_of(case)
     inputs, dx = result_of(case, engine)
@@ -304,7 +306,7 @@ MACHINES = {
 }
 
 
-@pytest.mark.machines(MACHINES)
+@pytest.mark.parametrize("machine_name", MACHINES)
 def test_another_machine(machine_name: str, engine: str) -> None:
     kernel = conv2d_backward_data(
         batch=37, channels=9, height=3, width=2, filters=2, size=2, stride=(2, 1), relu=True

@@ -97,6 +97,7 @@ def test_against_numpy(case: tuple[Any, ...], engine: str) -> None:
     assert verify_weight_gradient(kernel.p, inputs, outputs).passed
 
 
+@pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
     inputs, outputs = result_of(case, engine)

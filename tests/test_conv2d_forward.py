@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from covering import covering
 from isa.errors import UsageError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, assert_sums, run, sprinkled
@@ -110,13 +111,14 @@ def in_pytorch(kernel: Kernel, inputs: dict[str, Array]) -> Array:
     return result
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_numpy(case: tuple[Any, ...], engine: str) -> None:
     inputs, z = result_of(case, engine)
     assert_right(kernel_of(case), inputs, z)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.usefixtures("torch")
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
     kernel = kernel_of(case)
     inputs, z = result_of(case, engine)

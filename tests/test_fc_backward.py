@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from covering import covering
 from isa.errors import KernelError, UsageError
 from isa.language.kernel import Kernel
 from kernel_run import ROUNDING, Array, assert_near, assert_sums, machine, run, sprinkled
@@ -117,13 +118,14 @@ def in_pytorch(inputs: Tensors, lr: float | None) -> Tensors:
     return {name: part.numpy() for name, part in found.items()}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_numpy(case: tuple[Any, ...], engine: str) -> None:
     batch, _, *sizes = case
     assert_right(kernel_of(batch, *sizes), *result_of(case, engine))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.usefixtures("torch")
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
     inputs, outputs = result_of(case, engine)
     lr = case[4]
@@ -256,7 +258,7 @@ MACHINES = {
 }
 
 
-@pytest.mark.machines(MACHINES)
+@pytest.mark.parametrize("machine_name", MACHINES)
 def test_another_machine(machine_name: str, engine: str) -> None:
     kernel = kernel_of(21, 19, 10, lr=0.5)
     inputs = kernel.make_inputs(1)

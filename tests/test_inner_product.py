@@ -93,7 +93,7 @@ COMPILED_MACHINES = {
 """Longest and shortest flights of results, other widths, packets and stalls."""
 
 
-@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+@pytest.mark.on_engines("machine_name", MACHINES, compiled=COMPILED_MACHINES)
 def test_sums_are_right_on_another_machine(machine_name: str, engine: str) -> None:
     record = machine(*MACHINES[machine_name])
     for batch in (12, 25, 50):  # one, two and four vectors of 16 lanes

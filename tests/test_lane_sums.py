@@ -131,7 +131,7 @@ def test_two_rows_are_added_in_a_packet(
     assert cycles(result, "row sums") == taken
 
 
-@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+@pytest.mark.on_engines("machine_name", MACHINES, compiled=COMPILED_MACHINES)
 def test_sums_are_right_on_another_machine(machine_name: str, engine: str) -> None:
     record = machine(*MACHINES[machine_name])
     for count in (24, 64):

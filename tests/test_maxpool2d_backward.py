@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from covering import covering
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, machine, run
 from kernels import maxpool2d_backward, maxpool2d_forward, reference
@@ -125,20 +126,24 @@ def expected(kernel: Kernel, inputs: dict[str, Array]) -> Array:
     return reference.maxpool2d_backward(inputs["dz"], inputs["index"], shape)
 
 
-BOTH = [(case, "rows") for case in CASES] + [(case, "indexed") for case in INDEXED]
+BY_INDEX = [(case, "indexed") for case in INDEXED]
+BOTH = [(case, "rows") for case in CASES] + BY_INDEX
+COMPILED = [(case, "rows") for case in covering(CASES)] + BY_INDEX
 
 
-@pytest.mark.parametrize(("case", "variant"), BOTH, ids=str)
-def test_against_numpy(case: tuple[Any, ...], variant: str, engine: str) -> None:
+@pytest.mark.on_engines("case_and_variant", BOTH, compiled=COMPILED)
+def test_against_numpy(case_and_variant: tuple[Any, str], engine: str) -> None:
+    case, variant = case_and_variant
     inputs, result = result_of(case, variant, engine)
     dx = result.outputs["dx"]
     assert dx.dtype == np.float32
     assert_near(dx, expected(kernel_of(case), inputs))
 
 
-@pytest.mark.parametrize(("case", "variant"), BOTH, ids=str)
-def test_against_pytorch(case: tuple[Any, ...], variant: str, engine: str) -> None:
+@pytest.mark.on_engines("case_and_variant", BOTH, compiled=COMPILED)
+def test_against_pytorch(case_and_variant: tuple[Any, str], engine: str) -> None:
     torch = pytest.importorskip("torch")
+    case, variant = case_and_variant
     inputs, result = result_of(case, variant, engine)
     x = torch.from_numpy(inputs["x"]).double().requires_grad_()
     _, _, _, _, size, stride = case

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from covering import covering
 from isa.errors import UsageError
 from isa.language.kernel import Kernel
 from kernel_run import Array, assert_near, run
@@ -113,12 +114,13 @@ def assert_as_pytorch(kernel: Kernel, x: Array, outputs: dict[str, Array]) -> No
     assert_near(outputs["index"], index.numpy())
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_numpy(case: tuple[Any, ...], engine: str) -> None:
     assert_as_numpy(kernel_of(case), *result_of(case, engine))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.usefixtures("torch")
+@pytest.mark.on_engines("case", CASES, compiled=covering(CASES))
 def test_against_pytorch(case: tuple[Any, ...], engine: str) -> None:
     assert_as_pytorch(kernel_of(case), *result_of(case, engine))
 

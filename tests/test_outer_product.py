@@ -140,7 +140,7 @@ def test_a_walk_takes_every_position_of_its_rectangle(
         assert sum(taken) == rows * columns * 2 * 8 + 11
 
 
-@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+@pytest.mark.on_engines("machine_name", MACHINES, compiled=COMPILED_MACHINES)
 def test_gradients_are_right_on_another_machine(machine_name: str, engine: str) -> None:
     layer = conv2d_backward_weight(
         batch=37, channels=5, height=1, width=3, filters=9, size=2, strategy="batch"

@@ -197,7 +197,7 @@ def test_a_small_am_is_enough(name: str, engine: str) -> None:
         assert count(result, source="dz") == count(result, source="index") == pieces
 
 
-@pytest.mark.machines(MACHINES, compiled=COMPILED_MACHINES)
+@pytest.mark.on_engines("machine_name", MACHINES, compiled=COMPILED_MACHINES)
 def test_gradients_are_right_on_another_machine(machine_name: str, engine: str) -> None:
     record = machine(*MACHINES[machine_name])
     shapes: list[dict[str, Any]] = [
