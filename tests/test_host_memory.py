@@ -133,11 +133,13 @@ ROWS = 1 << 10  # of 256 features: a MiB
 
 
 def inputs(seed: int) -> dict[str, np.ndarray]:
-    return relu_forward(batch=ROWS).make_inputs(seed)
+    return relu_forward(batch=ROWS, features=256).make_inputs(seed)
 
 
 def run(seed: int) -> np.ndarray:
-    return simulate(relu_forward(batch=ROWS), inputs(seed), engine="compiled").outputs["z"]
+    return simulate(
+        relu_forward(batch=ROWS, features=256), inputs(seed), engine="compiled"
+    ).outputs["z"]
 
 
 def test_outputs_stay_as_they_are_whatever_runs_next():
@@ -164,7 +166,7 @@ def test_outputs_are_arrays_to_write_to_and_inputs_are_left_alone():
 def test_runs_use_memory_again(monkeypatch: pytest.MonkeyPatch):
     """A run that somebody keeps holds its outputs, not the memories of its chip."""
     monkeypatch.setattr(placing, "POOL", pool := Pool())
-    kept = simulate(relu_forward(batch=ROWS), inputs(0), engine="compiled")
+    kept = simulate(relu_forward(batch=ROWS, features=256), inputs(0), engine="compiled")
     assert kept.result.transfers[0].source
     assert pool.kept_bytes >= 2 * 4 * 256 * ROWS  # x and z in DDR
     before = pool.kept_bytes
@@ -184,11 +186,11 @@ def silent(k: Any) -> None:
 def test_memory_starts_at_zero_also_after_an_error(cycle_limit: int | None):
     ones = np.ones((2 * ROWS, 256), np.float32)
     if cycle_limit is None:
-        simulate(relu_forward(batch=2 * ROWS), {"x": ones}, engine="compiled")
+        simulate(relu_forward(batch=2 * ROWS, features=256), {"x": ones}, engine="compiled")
     else:
         with pytest.raises(SimulationError, match="still running at the limit"):
             simulate(
-                relu_forward(batch=2 * ROWS), {"x": ones}, engine="compiled",
+                relu_forward(batch=2 * ROWS, features=256), {"x": ones}, engine="compiled",
                 cycle_limit=cycle_limit,
             )  # fmt: skip
     outputs = simulate(silent(), {"x": ones.ravel()[:WORDS]}, engine="compiled").outputs
