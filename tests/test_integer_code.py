@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llvmlite import ir
 
 from isa.descriptor import Plane, TransferRequest
 from isa.machine import Machine
@@ -28,6 +27,7 @@ from simulator.chip_record import (
     core_address,
     new_record,
 )  # fmt: skip
+from simulator.compiled import ir
 from simulator.compiled.copying import copy, mark_unknown
 from simulator.compiled.integer_code import IntegerCode
 from simulator.compiled.integer_expressions import NotTranslatable

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import frozen
-from llvmlite import ir
 
 import isa.instructions
 from isa.instruction import REGISTRY, Effect, Instruction
 from isa.operands import RI, SVR, VR, VRI, Imm32, Kind
 from isa.values import ScalarWords, VectorWords
+from simulator.compiled import ir
 from simulator.compiled.llvm_values import REGISTER, WORD, LlvmScalar, LlvmVector
 from simulator.compiled.native import compile_module
 from simulator.reference.numpy_values import NumpyScalar, NumpyVector, quiet_floats
@@ -82,9 +82,13 @@ class Case:
         words.builder = builder = ir.IRBuilder(body)
         row = builder.phi(REGISTER)
         # Rows lie one behind the other; LLVM would pad three lanes to four.
-        strides = [ir.ArrayType(WORD, lanes) if kind == "v" else REGISTER for kind in self.kinds]
-        bases = zip(function.args[1:], strides, strict=True)
-        *places, result = [builder.gep(base, [row], source_etype=one) for base, one in bases]
+        words_before = builder.mul(row, REGISTER(lanes))
+        *places, result = [
+            builder.gep(base, [words_before], source_etype=WORD)
+            if kind == "v"
+            else builder.gep(base, [row], source_etype=REGISTER)
+            for base, kind in zip(function.args[1:], self.kinds, strict=True)
+        ]
         operands = [
             builder.load(place, align=4, typ=one)
             for place, one in zip(places, types[:-1], strict=True)
@@ -218,7 +222,8 @@ class Place:
         self.words.builder.store(value, self.at(word))
 
     def load_lanes(self, word: int, step: int) -> ir.Value:
-        result, builder = ir.Constant(ir.VectorType(WORD, self.words.lanes), 0), self.words.builder
+        builder = self.words.builder
+        result: ir.Value = ir.Constant(ir.VectorType(WORD, self.words.lanes), 0)
         for lane in range(self.words.lanes):
             loaded = self.load_word(word + step * lane)
             result = builder.insert_element(result, loaded, WORD(lane))

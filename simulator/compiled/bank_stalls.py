@@ -5,12 +5,11 @@ A stretch adds up the cycles of its packets in the core's record, by packet. Use
 
 from __future__ import annotations
 
-from llvmlite import ir
-
 from isa.machine import Machine
 from isa.program import Program
 from isa.values import Value
 from simulator.banks import count_rows, take_busiest
+from simulator.compiled import ir
 from simulator.compiled.integer_code import IntegerCode
 from simulator.compiled.llvm_values import REGISTER
 from simulator.compiled.packets import Access

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from attrs import evolve
-from llvmlite import ir
 
 from isa.descriptor import DESCRIPTOR_WORDS
 from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.program import Program
+from simulator.compiled import ir
 from simulator.compiled.cache import cached
 from simulator.compiled.fingerprint import fingerprint
 from simulator.compiled.flights import (

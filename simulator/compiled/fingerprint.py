@@ -22,7 +22,7 @@ SOURCES = (
     "isa/descriptor.py", "isa/instruction.py", "isa/instructions/*.py", "isa/machine.py",
     "isa/operands.py", "isa/program.py", "isa/values.py", "simulator/*.py",
     "simulator/reference/*.py",
-    "simulator/compiled/*.py",
+    "simulator/compiled/*.py", "simulator/compiled/ir/*.py",
 )  # fmt: skip
 """Files that decide what the machine code is: generators of it, and what they translate."""
 

@@ -7,10 +7,10 @@ last one. In between they are values; where a stretch leads back to itself they 
 from __future__ import annotations
 
 from attrs import frozen
-from llvmlite import ir
 
 from isa.operands import File, Register
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.bank_stalls import BankModel, most_stalls
 from simulator.compiled.flights import Flight
 from simulator.compiled.llvm_values import REGISTER, WORD
@@ -29,9 +29,6 @@ PACKET_MASK = (1 << 22) - 1
 """The packet that sent it."""
 UNKNOWN_BIT = 62
 """Set if nobody knows its value. Bit 63: it was sent."""
-
-RARELY = [1, 10_000]
-"""Weights of a branch whose first way is hardly ever taken."""
 
 
 @frozen
@@ -138,7 +135,7 @@ class Frame:
         self.coming = {branch: self._read_branch(branch) for branch in self.entry.pending}
         self.turns: Value = REGISTER(0)
         self.counted: Value = REGISTER(0)
-        self.round: list[ir.PhiInstr] = []
+        self.round: list[ir.Phi] = []
         self.circling: list[Register] = []
         self._check_entry()
         if self.registers.uniform:
@@ -153,7 +150,7 @@ class Frame:
         end = b.add(self._load("issue"), REGISTER(self.stretch.cycles + self.most_stalls))
         self.limit = self.first.sub(self._load("limit"), self._load("stalled"))
         refused, going = self._block("limit"), self._block("going")
-        b.cbranch(b.icmp_signed(">", end, self.limit), refused, going).set_weights(RARELY)
+        b.cbranch(b.icmp_signed(">", end, self.limit), refused, going, rarely=True)
         ir.IRBuilder(refused).ret(REGISTER(Code.LIMIT))
         b.position_at_end(going)
         checked = self.registers.uniform and not self.plan.timing
@@ -163,7 +160,7 @@ class Frame:
             for other in others[1:]:
                 some = b.or_(some, other)
             masks, going = self._block("masks"), self._block("alike")
-            b.cbranch(some, masks, going).set_weights(RARELY)
+            b.cbranch(some, masks, going, rarely=True)
             ir.IRBuilder(masks).ret(REGISTER(Code.MASKS))
             b.position_at_end(going)
         b.branch(self.body)
@@ -219,7 +216,7 @@ class Frame:
             for branch, (taken, target) in self.coming.items()
         }
 
-    def _phi(self, start: Value) -> ir.PhiInstr:
+    def _phi(self, start: Value) -> ir.Phi:
         phi = self.builder.phi(start.type)
         phi.add_incoming(start, self.before)
         self.round.append(phi)
@@ -230,7 +227,7 @@ class Frame:
     def fault(self, wrong: Value) -> None:
         """End the function where `wrong` holds."""
         b, after = self.builder, self._block("right")
-        b.cbranch(wrong, self.faulty, after).set_weights(RARELY)
+        b.cbranch(wrong, self.faulty, after, rarely=True)
         b.position_at_end(after)
 
     def _store_flight(self, place: int, flight: Flight, value: Value | None, state: Value) -> None:
@@ -286,7 +283,7 @@ class Frame:
             return found
         some = b.icmp_unsigned("!=", self.lane_bits, REGISTER((1 << self.lanes) - 1))
         before = b.block
-        with b.if_then(some, likely=False):
+        with b.if_then(some, rarely=True):
             restored = {}
             for register in vectors:
                 place = self._at(self.plan.record.register(register))

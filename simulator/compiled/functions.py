@@ -8,9 +8,9 @@ Python act. A fault leaves the record as it was when the function began.
 from __future__ import annotations
 
 from attrs import evolve
-from llvmlite import ir
 
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.bank_stalls import BankModel
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import (
@@ -18,7 +18,6 @@ from simulator.compiled.frame import (
     FUNCTION,
     PACKET_MASK,
     PACKET_SHIFT,
-    RARELY,
     UNKNOWN_BIT,
 )
 from simulator.compiled.llvm_values import BIT, REGISTER
@@ -206,7 +205,7 @@ class StretchFunction(Turn):
     ) -> None:
         """Leave before the next turn if there is reason to."""
         b, leaving, staying = self.builder, self._block("leaving"), self._block("staying")
-        b.cbranch(reason, leaving, staying).set_weights(RARELY)
+        b.cbranch(reason, leaving, staying, rarely=True)
         b.position_at_end(leaving)
         self._store_departing(self.entry, departing)
         self._exit(number, REGISTER(code))
@@ -240,8 +239,8 @@ def _hand_over(b: ir.IRBuilder, run: ir.Function, code: Value, plan: Plan) -> No
     masked, returning = run.append_basic_block("masked"), run.append_basic_block("returning")
     b.cbranch(wanted, masked, returning)
     b.position_at_end(masked)
-    pointer = b.inttoptr(other, FUNCTION.as_pointer())
-    b.ret(b.call(pointer, [run.args[0]]))
+    pointer = b.inttoptr(other, ir.PointerType())
+    b.ret(b.call_at(pointer, FUNCTION, [run.args[0]]))
     b.position_at_end(returning)
     b.ret(code)
 

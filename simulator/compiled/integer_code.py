@@ -16,8 +16,8 @@ from functools import cache
 from typing import Any
 
 from attrs import define
-from llvmlite import ir
 
+from simulator.compiled import ir
 from simulator.compiled.integer_expressions import (
     INTEGER,
     KINDS,
@@ -167,7 +167,7 @@ class _Body(Expressions):
 
     def _assign(self, name: str, value: Typed) -> None:
         if name not in self.slots:
-            slot = self._slots.alloca(KINDS[value.kind].type, name=name)
+            slot = self._slots.alloca(KINDS[value.kind].type)
             self.slots[name] = Typed(slot, value.kind)
         elif self.slots[name].kind != value.kind:
             known = self.slots[name].kind

@@ -12,8 +12,8 @@ from inspect import isfunction, signature
 from typing import Any, NoReturn
 
 from attrs import frozen
-from llvmlite import ir
 
+from simulator.compiled import ir
 from simulator.compiled.primitives import PRIMITIVES
 
 INTEGER = ir.IntType(64)
@@ -26,7 +26,7 @@ class Kind:
     """What a name may stand for: an integer, or a flat sequence of items of some width."""
 
     type: ir.Type
-    item: ir.Type | None = None
+    item: ir.IntType | None = None
 
 
 KINDS = {
@@ -137,15 +137,15 @@ class Expressions:
 
     def load_item(self, place: Any, kind: str) -> Any:
         """Return an item as an integer."""
-        item = KINDS[kind].item
-        loaded = self.builder.load(place, typ=item, align=_bytes(item))
+        item = _item(kind)
+        loaded = self.builder.load(place, typ=item, align=item.width // 8)
         return loaded if item is INTEGER else self.builder.zext(loaded, INTEGER)
 
     def store_item(self, place: Any, kind: str, value: Any) -> None:
         """Store an integer in an item."""
-        item = KINDS[kind].item
+        item = _item(kind)
         stored = value if item is INTEGER else self.builder.trunc(value, item)
-        self.builder.store(stored, place, align=_bytes(item))
+        self.builder.store(stored, place, align=item.width // 8)
 
     def _value_BinOp(self, node: ast.BinOp) -> Typed:  # noqa: N802
         left = self.integer(node.left)
@@ -289,6 +289,7 @@ def _is_not(node: ast.expr) -> bool:
     return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
 
 
-def _bytes(item: ir.Type | None) -> int:
+def _item(kind: str) -> ir.IntType:
+    item = KINDS[kind].item
     assert item is not None
-    return int(item.width) // 8
+    return item

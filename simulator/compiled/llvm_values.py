@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llvmlite import ir
-
 from isa.values import ScalarWords, Value, VectorWords, Words
+from simulator.compiled import ir
 
 BIT = ir.IntType(1)
 WORD = ir.IntType(32)
@@ -122,7 +121,7 @@ class LlvmWords(Words):
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         operands = [self._float(a), self._float(b), self._float(c)]
         name = f"llvm.fma.{self._suffix}f32"
-        return self._from_float(self._intrinsic(name, self._single, operands))
+        return self._from_float(self.builder.intrinsic(name, self._single, operands))
 
     def fneg(self, a: Value) -> Value:
         return self._from_float(self.builder.fneg(self._float(a)))
@@ -141,7 +140,7 @@ class LlvmWords(Words):
 
     def float_to_int(self, a: Value) -> Value:
         name = f"llvm.fptosi.sat.{self._suffix}i32.{self._suffix}f32"
-        return self._widened(self._intrinsic(name, self._word, [self._float(a)]))
+        return self._widened(self.builder.intrinsic(name, self._word, [self._float(a)]))
 
     def _operand(self, a: Value) -> Value:
         return self.constant(a) if isinstance(a, int) else a
@@ -163,23 +162,12 @@ class LlvmWords(Words):
 
     def _float(self, a: Value) -> Value:
         # What a float word made is taken as it was before its bitcast: less IR compiles sooner.
-        if isinstance(a, ir.CastInstr) and a.opname == "bitcast":
-            (source,) = a.operands
-            if source.type == self._single:
-                return source
+        if isinstance(a, ir.Bitcast) and a.source.type == self._single:
+            return a.source
         return self.builder.bitcast(self._narrowed(a), self._single)
 
     def _from_float(self, a: Value) -> Value:
         return self._widened(self.builder.bitcast(a, self._word))
-
-    def _intrinsic(self, name: str, result: ir.Type, operands: list[Value]) -> Value:
-        """Call an intrinsic, declared in the module that the builder writes to."""
-        module = self.builder.module
-        function = module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(result, [operand.type for operand in operands])
-            function = ir.Function(module, kind, name)
-        return self.builder.call(function, operands)
 
 
 class LlvmScalar(LlvmWords, ScalarWords):
@@ -214,10 +202,10 @@ class LlvmVector(LlvmWords, VectorWords):
 
     def shuffle(self, a: Value, index: Value) -> Value:
         if isinstance(index, ir.Constant):
-            return self._reordered(a, [lane.constant % self.lanes for lane in index.constant])
+            return self._reordered(a, [lane % self.lanes for lane in index.lanes])
         # x86 turns this sequence into one vpermps, or vpermilps for 4 lanes.
         within = self.builder.urem(index, self.constant(self.lanes))
-        result = self._undefined
+        result: Value = self._undefined
         for lane in range(self.lanes):
             source = self.builder.extract_element(within, WORD(lane))
             word = self.builder.extract_element(a, source)

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from itertools import count
 
 import llvmlite
-from llvmlite import binding, ir
+from llvmlite import binding
+
+from simulator.compiled import ir
 
 CODE_GENERATION_LEVEL = 1
 """LLVM's level of code generation, 0 to 3: 2 and 3 take a third longer and run no faster here."""
@@ -122,15 +124,12 @@ def align_stack(function: ir.Function) -> None:
     LLVM does not see to it for registers that it spills; where they cross, a loop that spills
     runs up to four times slower, depending on where the stack happens to begin.
     """
-    # llvmlite writes the alignment only where there is another attribute.
-    function.attributes.add("nounwind")
-    function.attributes.alignstack = STACK_ALIGNMENT
+    function.attributes |= {"nounwind", f"alignstack({STACK_ALIGNMENT})"}
 
 
 def leave_unoptimised(function: ir.Function) -> None:
     """Compile a function in half the time, to code that is slower: for what seldom runs."""
-    function.attributes.add("noinline")
-    function.attributes.add("optnone")
+    function.attributes |= {"noinline", "optnone"}
 
 
 def _simplify(parsed: binding.ModuleRef, host: Host) -> None:

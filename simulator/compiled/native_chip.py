@@ -14,7 +14,6 @@ from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from isa.errors import UsageError
 from simulator.chip_record import (
@@ -35,7 +34,7 @@ from simulator.chip_record import (
     STALL_ROWS,
     core_address,
 )
-from simulator.compiled import rounds
+from simulator.compiled import ir, rounds
 from simulator.compiled.cache import cached
 from simulator.compiled.core import CompiledCore
 from simulator.compiled.fingerprint import code_key

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
-from llvmlite import ir
 
 from isa.descriptor import DESCRIPTOR_WORDS
 from isa.instruction import Effect, Instruction
@@ -34,6 +33,7 @@ from isa.operands import (
 )
 from isa.program import Operation, Program
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.flights import Flight, base_update, results
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD, LlvmScalar, LlvmVector
 from simulator.compiled.places import Deferred, Fault, ScalarPlace, Space, VectorPlace

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define, frozen
-from llvmlite import ir
 
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
 
 MARGIN_WORDS = 64
@@ -113,13 +113,8 @@ class VectorPlace:
         self.deferred.touched.append((self.space, index, self.builder.zext(bits, REGISTER)))
 
     def _store(self, value: Value, pointer: Value, mask: Value) -> None:
-        module, lanes = self.builder.module, value.type.count
-        name = f"llvm.masked.store.v{lanes}i32.p0"
-        function = module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(ir.VoidType(), [value.type, ir.PointerType(), WORD, mask.type])
-            function = ir.Function(module, kind, name)
-        self.builder.call(function, [value, pointer, WORD(4), mask])
+        name = f"llvm.masked.store.v{value.type.count}i32.p0"
+        self.builder.intrinsic(name, ir.VoidType(), [value, pointer, WORD(4), mask])
 
     def _spread(self, value: Value, step: int) -> Value:
         """Return lane i in lane i * step, zeros between."""
@@ -143,7 +138,7 @@ class VectorPlace:
         crooked = b.icmp_unsigned("!=", b.and_(offset, REGISTER(3)), REGISTER(0))
         doubtful = b.or_(outside, crooked)
         before = b.block
-        with b.if_then(doubtful, likely=False):
+        with b.if_then(doubtful, rarely=True):
             bits = b.zext(b.bitcast(self.mask, ir.IntType(self.lanes)), REGISTER)
             doubt = doubt_function(b.module)
             safe = b.call(

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from attrs import frozen
-from llvmlite import binding, ir
+from llvmlite import binding
 
 from simulator.chip_record import Record
+from simulator.compiled import ir
 
 Words = Any
 """Flat unsigned 32-bit words."""
@@ -121,7 +122,7 @@ def fill_run(target: Flags, to: int, count: int) -> int:
 
 def _call(b: ir.IRBuilder, function: Any, argument: Any) -> Any:
     written = ir.FunctionType(INTEGER, [POINTER])
-    return b.call(b.inttoptr(function, written.as_pointer()), [b.inttoptr(argument, POINTER)])
+    return b.call_at(b.inttoptr(function, POINTER), written, [b.inttoptr(argument, POINTER)])
 
 
 @primitive(_call)

@@ -10,12 +10,12 @@ computed once. Where anything is in doubt it changes nothing, and the loop goes 
 from __future__ import annotations
 
 from attrs import frozen
-from llvmlite import ir
 
 from isa.instruction import Effect
 from isa.operands import File, Register
 from isa.program import Operation
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import FUNCTION
 from simulator.compiled.linear import Amount

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-
 from isa.operands import Address, AddressKind, File, Kind, Register
 from isa.program import Operation
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.flights import Flight
 from simulator.compiled.frame import BYTE, PACKET_MASK, PACKET_SHIFT, UNKNOWN_BIT
 from simulator.compiled.linear import Amount

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-
 from isa.instruction import Effect
 from isa.operands import (
     VR,
@@ -23,6 +21,7 @@ from isa.operands import (
 )
 from isa.program import Operation
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.flights import base_update, results
 from simulator.compiled.llvm_values import BIT, REGISTER
 from simulator.compiled.packets import Access, OperationTranslator, Sent, as_number

@@ -7,13 +7,13 @@ it lands. What is known at run time only is whether a predicated operation sent 
 from __future__ import annotations
 
 from attrs import evolve
-from llvmlite import ir
 
 from isa.instruction import Effect
 from isa.operands import FILE_LENGTH, File, Register
 from isa.values import Value
+from simulator.compiled import ir
 from simulator.compiled.flights import Flight
-from simulator.compiled.frame import RARELY, UNKNOWN_BIT, Frame, Landing
+from simulator.compiled.frame import UNKNOWN_BIT, Frame, Landing
 from simulator.compiled.llvm_values import BIT, REGISTER, WORD
 from simulator.compiled.packets import (
     LANE_MASK,
@@ -94,7 +94,7 @@ class Turn(Frame):
             taken = b.icmp_unsigned(test, condition, REGISTER(0))
             elsewhere = b.and_(elsewhere, taken)
         leaving, staying = self._block("elsewhere"), self._block("here")
-        b.cbranch(elsewhere, leaving, staying).set_weights(RARELY)
+        b.cbranch(elsewhere, leaving, staying, rarely=True)
         ir.IRBuilder(leaving).ret(REGISTER(Code.ELSEWHERE))
         b.position_at_end(staying)
 
@@ -270,8 +270,8 @@ class Turn(Frame):
         if self.plan.timing:
             self.fault(meets)
             return
-        masks = [landing.sent.mask for landing in (first, second)]
-        masks = [self.registers.enabled() if mask is None else mask for mask in masks]
+        sent = [landing.sent.mask for landing in (first, second)]
+        masks = [self.registers.enabled() if mask is None else mask for mask in sent]
         if not port and one.has_lanes and other.has_lanes:
             if self.registers.uniform:
                 masks[0] = b.and_(masks[0], self.registers.enabled())
