@@ -74,7 +74,7 @@ def simulate(
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
     native = engine == "compiled" and can_compile(program, record, check, timing_only, tracer)
-    compiled = compiled_program(program, record) if native else None
+    compiled = compiled_program(program, record, kernel.work.flops) if native else None
     placing = time.perf_counter()
     ddr = None if timing_only else place(program, record.ddr.base, arrays)
     placed = time.perf_counter()

@@ -8,8 +8,15 @@ import pytest
 from isa import Builder, Count, SimulationError, Tensor, kernel
 from isa.language.kernel import Kernel
 from kernel_run import machine, sprinkled
+from simulator.compiled import programs
 from simulator.simulate import Run, simulate
 from test_goldens import CYCLES, kernel_of
+
+
+@pytest.fixture(autouse=True)
+def better_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the code that long runs use; small sizes get quick code else."""
+    monkeypatch.setattr(programs, "QUICK_FLOPS", 0)
 
 
 def assert_same(kernel: Kernel, cores: int, sprinkle: bool = False, *overrides: str) -> Run:

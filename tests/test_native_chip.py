@@ -220,7 +220,7 @@ def test_a_limit_is_told_for_the_lowest_core(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_numbers_of_a_record_follow_each_other() -> None:
-    layout = compiled_program(_programs(many, 2), EASY).plan.record
+    layout = compiled_program(_programs(many, 2), EASY, 0).plan.record
     places = [layout.numbers[name] for name in NUMBERS]
     assert places == list(range(places[0], places[0] + 8 * len(NUMBERS), 8))
 

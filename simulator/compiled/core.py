@@ -44,6 +44,9 @@ from simulator.state import Status
 
 RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
+FEWEST_QUICK_LANES = 8
+"""LLVM's quick translation stumbles over masks of less than a byte."""
+
 SLICE = 1 << 26
 """Cycles between two reports of progress, and chances to be interrupted."""
 
@@ -53,10 +56,11 @@ BLOCKING = {
 
 
 class Compiled:
-    """The machine code of one program, shared by its cores."""
+    """The machine code of one program, shared by its cores; `quick`: for a run that does little."""
 
-    def __init__(self, program: Program, machine: Machine) -> None:
+    def __init__(self, program: Program, machine: Machine, *, quick: bool = False) -> None:
         self.libraries: list[Library] = []
+        self.quick = quick and machine.vpu.lanes >= FEWEST_QUICK_LANES
         cut = stretches(program, machine)
         sends, sure = sent(program, machine), surely_sent(program, machine)
         flights = in_flight(program, sends, cut)
@@ -88,18 +92,19 @@ class Compiled:
         return self._address(evolve(self.plan, timing=True))
 
     def _address(self, plan: Plan) -> int:
-        key = fingerprint(plan.program, plan.machine, plan.masked + 2 * plan.timing)
-        library = from_object(cached(key, lambda: _object_code(plan)))
+        variant = plan.masked + 2 * plan.timing + 4 * self.quick
+        key = fingerprint(plan.program, plan.machine, variant)
+        library = from_object(cached(key, lambda: _object_code(plan, quick=self.quick)))
         self.libraries.append(library)
         return library.address("run")
 
 
-def _object_code(plan: Plan) -> bytes:
+def _object_code(plan: Plan, *, quick: bool = False) -> bytes:
     """Generate and compile all functions, which takes seconds: see `cache`."""
     with no_collection():
         module = ir.Module()
         write_functions(module, plan)
-        return to_object(module)
+        return to_object(module, quick=quick)
 
 
 class CompiledCore(Core):

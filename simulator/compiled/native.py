@@ -21,6 +21,9 @@ from simulator.compiled import ir
 CODE_GENERATION_LEVEL = 1
 """LLVM's level of code generation, 0 to 3: 2 and 3 take a third longer and run no faster here."""
 
+QUICK_LEVEL = 0
+"""The level for code that hardly runs: a third of the time to make it, several to run it."""
+
 STACK_ALIGNMENT = 64
 """Bytes of the longest vector register, which are also those of a cache line."""
 
@@ -34,17 +37,20 @@ class Host:
         self.triple = str(binding.get_process_triple())
         self.processor = str(binding.get_host_cpu_name())
         self.features = _features()
-        # Without processor and features, a multiply-add would be a call to the C library.
-        self.machine = binding.Target.from_triple(self.triple).create_target_machine(
-            cpu=self.processor,
-            features=self.features,
-            opt=CODE_GENERATION_LEVEL,
-            reloc="pic",
-            codemodel="small",
-        )
+        self.machine, self.quick_machine = map(self._machine, (CODE_GENERATION_LEVEL, QUICK_LEVEL))
         # JITLink puts code and constants side by side, which the small code model asks for.
         self.linker = binding.create_lljit_compiler(
             self.machine, use_jit_link=True, suppress_errors=True
+        )
+
+    def _machine(self, level: int) -> binding.TargetMachine:
+        # Without processor and features, a multiply-add would be a call to the C library.
+        return binding.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.processor,
+            features=self.features,
+            opt=level,
+            reloc="pic",
+            codemodel="small",
         )
 
 
@@ -72,13 +78,17 @@ def compile_module(module: ir.Module | str) -> Library:
     return from_object(to_object(module))
 
 
-def to_object(module: ir.Module | str) -> bytes:
-    """Return the object code of a module or of its text; RuntimeError if it is not valid."""
+def to_object(module: ir.Module | str, *, quick: bool = False) -> bytes:
+    """Return the object code of a module or of its text; RuntimeError if it is not valid.
+
+    `quick` code is made in a third of the time and runs several times as long.
+    """
     host = _this_host()
     parsed = binding.parse_assembly(str(module))
     parsed.verify()
     _simplify(parsed, host)
-    return bytes(host.machine.emit_object(parsed))
+    machine = host.quick_machine if quick else host.machine
+    return bytes(machine.emit_object(parsed))
 
 
 def from_object(code: bytes) -> Library:

@@ -1,9 +1,15 @@
-"""Machine code of the programs that ran last, so that a program is compiled once."""
+"""Machine code of the programs that ran last, so that a program is compiled once, or twice.
+
+A run that does little spends its time on compiling. So a program's first runs get quick code; once
+they have done much together, it is compiled again, to code that is worth its making.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
+
+from attrs import define, field
 
 from isa.machine import Machine
 from isa.program import Program
@@ -12,17 +18,32 @@ from simulator.compiled.core import Compiled
 KEPT = 32
 """Programs whose code is kept."""
 
-_kept: OrderedDict[tuple[int, Machine], Compiled] = OrderedDict()
+QUICK_FLOPS = 1_000_000_000
+"""Nominal operations up to which quick code, which takes twice as long to run, saves time."""
+
+
+@define
+class _Codes:
+    """The codes of a program by whether they are quick, and what its runs have done."""
+
+    made: dict[bool, Compiled] = field(factory=dict)
+    flops: int = 0
+
+
+_kept: OrderedDict[tuple[int, Machine], _Codes] = OrderedDict()
 _lock = Lock()
 
 
-def compiled_program(program: Program, machine: Machine) -> Compiled:
-    """Return the machine code of a program, compiled at its first run."""
+def compiled_program(program: Program, machine: Machine, flops: int) -> Compiled:
+    """Return the machine code of a program for a run of so many nominal `flops`; 0: unknown."""
     key = (id(program), machine)  # kept code keeps its program, so that no other gets its id
     with _lock:
-        if key not in _kept:
-            _kept[key] = Compiled(program, machine)
+        codes = _kept.setdefault(key, _Codes())
+        codes.flops += flops
+        quick = 0 < codes.flops < QUICK_FLOPS
+        if quick not in codes.made:
+            codes.made[quick] = Compiled(program, machine, quick=quick)
         _kept.move_to_end(key)
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
-        return _kept[key]
+        return codes.made[quick]
