@@ -30,7 +30,8 @@ DEFAULT_CYCLE_LIMIT = 50_000_000
 a second or a few of the compiled one."""
 
 LIMIT_FACTOR = 100
-"""A kernel that needs many multiply-adds may take so many times the cycles they need at least."""
+"""A kernel with much to multiply or to move may take so many times the cycles that needs at least.
+"""
 
 
 @frozen
@@ -138,8 +139,9 @@ def _note_inputs(checker: Checker, program: Program, machine: Machine) -> None:
 
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:
     if cycle_limit is None:
-        least = kernel.work.multiply_adds // machine.macs_per_cycle
-        return max(DEFAULT_CYCLE_LIMIT, LIMIT_FACTOR * least)
+        multiplying = kernel.work.multiply_adds / machine.macs_per_cycle
+        moving = kernel.compulsory_bytes / (machine.ddr.bytes_per_cycle * machine.ddr.efficiency)
+        return max(DEFAULT_CYCLE_LIMIT, int(LIMIT_FACTOR * max(multiplying, moving)))
     if cycle_limit < 1:
         raise UsageError(f"the cycle limit must be at least 1, got {cycle_limit}")
     return cycle_limit

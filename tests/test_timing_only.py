@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from isa import Builder, unless, when_set
+from kernels import maxpool2d_forward
 from micro_programs import (
     AM,
     AR,
@@ -32,6 +33,7 @@ from micro_programs import (
     stagger,
     stalls,
 )
+from simulator import simulate
 from simulator.result import BANK_CONFLICT, DMA_WAIT, ChipResult
 
 DATA = 64 * 1024
@@ -200,3 +202,11 @@ def test_data_that_only_passes_through_is_fine() -> None:
     bench.transfer(0, row(DDR, 64), row(SM, 64))
     bench.run()
     assert bench[R[4]] == 7
+
+
+def test_a_kernel_that_only_moves_much_is_not_taken_for_endless():
+    """VGG16's first pooling at batch 256: nothing to multiply, 3.3 GB in, twice 0.8 GB out."""
+    pooling = maxpool2d_forward(batch=256, channels=64, height=224, width=224)
+    moved = 256 * 64 * (224 * 224 + 2 * 112 * 112) * 4
+    report = simulate(pooling, timing_only=True, cores=4).report
+    assert report.cycles > moved / (42.7 * 0.8) > 50_000_000
