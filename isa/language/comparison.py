@@ -56,11 +56,13 @@ class Comparison:
         return f"{self.name}{place} is {got!s}, expected {wanted!s}"
 
 
-def compare_integers(name: str, actual: Array, expected: Array) -> Comparison:
+def compare_integers(
+    name: str, actual: Array, expected: Array, places: Array | None = None
+) -> Comparison:
     """Compare integers, which must be equal."""
     error = _deviation(actual.astype(np.float64), expected.astype(np.float64))
     wrong = np.asarray(actual != expected)
-    return Comparison(name, actual, expected, wrong, error, np.zeros(actual.shape))
+    return Comparison(name, actual, expected, wrong, error, np.zeros(actual.shape), places)
 
 
 def compare_floats(

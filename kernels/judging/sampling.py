@@ -19,6 +19,9 @@ Shape4 = tuple[int, int, int, int]
 ALL = 1_000_000_000
 """Multiply-adds up to which every output is compared, a matter of seconds; else a sample."""
 
+PIXELS = 50_000_000
+"""Pixels of a pooling's image up to which every one is compared."""
+
 SEED = 7004
 POSITIONS, IMAGES, FILTERS = 64, 8, 16
 """A sample: so many output positions, and at each of them so many images by so many filters."""
