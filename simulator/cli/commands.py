@@ -35,6 +35,7 @@ from simulator.cli.options import (
 )
 from simulator.cli.run import execute
 from simulator.cli.tables import show_kernels, show_listing, show_machine
+from simulator.cli.vgg16 import vgg16
 from simulator.reporting.output import check_writable
 
 FAILED, INTERRUPTED = 1, 130
@@ -110,6 +111,7 @@ def ftm7004(ctx: click.Context) -> None:
 
 ftm7004.add_command(cache)
 ftm7004.add_command(fuzz)
+ftm7004.add_command(vgg16)
 
 
 @ftm7004.command()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from isa.errors import Ftm7004Error, KernelError, UsageError, unknown
 from isa.language.kernel import KernelDefinition
@@ -36,6 +37,12 @@ def layer_parameters(name: str) -> tuple[str, dict[str, int]]:
     """Return the forward kernel and the shape parameters of a layer such as `vgg16/conv3_1`."""
     layer = importlib.import_module("kernels.layers").layer(name)
     return layer.kernel, dict(layer.params)
+
+
+def network_layers(network: str) -> list[Any]:
+    """Return the layers of a network in its order, each with `name`, `kernel` and `params`."""
+    layers: Mapping[str, Any] = importlib.import_module("kernels.layers").LAYERS
+    return [layer for name, layer in layers.items() if name.startswith(f"{network}/")]
 
 
 def find_kernel(argument: str) -> KernelDefinition:

@@ -30,6 +30,7 @@ from simulator.reporting.efficiency import measure
 from simulator.result import ChipResult
 
 UNVERIFIED = "not verified"
+LAID_OUT = "as the kernel wants it in DDR, not timed"
 
 
 @frozen
@@ -99,6 +100,15 @@ class Report:
         plain: dict[str, Any] = _plain(attrs.asdict(self))
         return plain
 
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> Report:
+        """Return the report that `to_dict` wrote; KeyError or TypeError if it is none."""
+        values = {name: document[name] for name in attrs.fields_dict(Report)}
+        for name in ("per_core", "notes"):
+            values[name] = tuple(values[name])
+        values["loops"] = tuple(LoopCount(**loop) for loop in values["loops"])
+        return Report(**values)
+
 
 def make_report(
     kernel: Kernel,
@@ -165,7 +175,7 @@ def _placement_notes(program: Program) -> list[str]:
     if not moved:
         return []
     names = ", ".join(dict.fromkeys(moved))
-    return [f"the host lays out {names} as the kernel wants it in DDR, not timed"]
+    return [f"the host lays out {names} {LAID_OUT}"]
 
 
 def _as_on_host(step: Any, placement: TensorPlacement) -> bool:
