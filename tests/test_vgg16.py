@@ -71,9 +71,16 @@ def test_tables_are_printed(vgg16):
     ended = vgg16("--layers", "fc8", "--batch", "1", "--timing-only", "--phase", "training")
     assert (ended.status, ended.err) == (0, "")
     assert "VGG16, training, batch 1, 4 cores of ft-m7004, timing only" in ended.out
-    for line in ("fc8 fc_forward", "fc8 fc_backward", "fc8 relu_backward", "all 3 kernels"):
+    for line in (
+        "fc8 fc_forward",
+        "fc8 fc_backward",
+        "fc8 relu_backward",
+        "all 3 kernels",
+        "images/s through these layers: 1 in",
+    ):
         assert line in ended.words
     assert "fully connected, backward and update 1 of 3 81.98 %" in ended.words
+    assert "images/s through these layers: 1 in" in ended.words
     assert "on this host up to batch" in ended.words
 
 

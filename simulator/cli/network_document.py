@@ -68,7 +68,7 @@ def network_document(plan: Plan, run: NetworkRun, network: Report, about: About)
         "devices": device_rows(plan.batch, network) if forward else [],
         "softmax": run.softmax,
         "resumed": run.resumed,
-        "results": _results(plan, run, network),
+        "results": _results(plan, run, network, about),
         "notes": _notes(plan, network, about, forward),
     }  # fmt: skip
 
@@ -80,10 +80,11 @@ def _title(plan: Plan, network: Report, about: About) -> str:
     return f"{about.network.upper()}, {plan.phase}, batch {plan.batch:,}, {chip}, {mode}"
 
 
-def _results(plan: Plan, run: NetworkRun, network: Report) -> list[str]:
+def _results(plan: Plan, run: NetworkRun, network: Report, about: About) -> list[str]:
     rate = plan.batch / network.seconds
+    through = "" if about.complete else " through these layers"
     lines = [
-        f"{rate:,.2f} images/s: {plan.batch:,} in {network.seconds:,.4f} s on the chip; "
+        f"{rate:,.2f} images/s{through}: {plan.batch:,} in {network.seconds:,.4f} s on the chip; "
         f"{network.host_seconds:,.1f} s on the host"
     ]
     if run.softmax is not None:
@@ -108,7 +109,8 @@ def _notes(plan: Plan, network: Report, about: About, forward: bool) -> list[str
         CALIBRATION_NOTE: pooling,
         DEVICE_NOTE: forward,
         TRAINING_NOTE: training,
-        REUSE_NOTE if network.timing_only else RANDOM_NOTE: True,
+        REUSE_NOTE: network.timing_only and len({s.kernel for s in plan.steps}) < len(plan.steps),
+        RANDOM_NOTE: not network.timing_only,
     }
     room = [_room(about)] if training else []
     return [*(note for note, holds in told.items() if holds), *room, *network.notes]

@@ -57,7 +57,8 @@ def _layers(document: Mapping[str, Any], rows: Sequence[Row], network: Report) -
     table.add_section()
     whole = document["network"]
     bound = (whole["bound"], percent(whole["bound_share"]))
-    _add(table, "all", f"{len(rows)} kernels", *_figures(network, causes), *bound)
+    kernels = "1 kernel" if len(rows) == 1 else f"{len(rows)} kernels"
+    _add(table, "all", kernels, *_figures(network, causes), *bound)
     return table
 
 

@@ -206,7 +206,7 @@ def _run(
             f"note: {done} of {len(plan.steps)} kernels were already done in '{request.state}'",
             err=True,
         )
-    announce_network(plan, done, request.timing_only)
+    announce_network(plan, request.cores, done, request.timing_only)
     tensors = Tensors(plan, request.seed, images, store)
     chip = Chip(machine, request.cores, request.timing_only)
     with network_bar(plan, machine, request.cores) as bar:

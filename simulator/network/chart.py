@@ -91,7 +91,7 @@ def draw(path: str, phase: str, rows: Sequence[Row], title: str) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     if panels:
-        widths = [2 + len(_layers(bars, rows, order)) for _, bars in panels]
+        widths = [4 + len(_layers(bars, rows, order)) for _, bars in panels]
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
         for axis, (name, bars) in zip(axes, panels, strict=True):
             _panel(axis, name, bars, phase, rows, _layers(bars, rows, order))
