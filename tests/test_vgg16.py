@@ -200,6 +200,7 @@ def test_a_photograph_is_scaled_cropped_and_normalised(tmp_path):
         (["--cores", "5"], "cores must be from 1 to 4 on ft-m7004, got 5"),
         (["--state", "text.npz"], "cannot use folder 'text.npz': File exists"),
         (["--set", "ddr.speed=1"], "unknown"),
+        (["--batch", "2000000000"], "(2000000000, 3, 224, 224); it must have from 1 to "),
         (
             ["--timing-only", "--batch", "2000"],
             "batch 2,000 does not fit the chip: conv1_2's conv2d_forward needs 51.9 GB of DDR, "

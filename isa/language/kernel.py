@@ -27,6 +27,10 @@ from isa.machine import Machine
 from isa.program import Origin, Program
 
 Array = np.ndarray[Any, Any]
+
+MOST_ELEMENTS = 2**34
+"""Of a tensor: as many words as an address of the chip can tell apart."""
+
 Shapes = Callable[[Any], Mapping[str, Tensor]]
 
 
@@ -266,8 +270,11 @@ def _shapes(kernel: Kernel, shapes: Shapes) -> Mapping[str, Tensor]:
         problem = tensor.problem if isinstance(tensor, Tensor) else f"got {tensor!r}, no Tensor"
         if problem:
             raise UsageError(f"kernel '{kernel.name}': tensor '{name}': {problem}")
-        if any(extent < 1 for extent in tensor.shape) or math.prod(tensor.shape) > 2**34:
-            raise UsageError(f"kernel '{kernel.name}': tensor '{name}' has shape {tensor.shape}")
+        if any(extent < 1 for extent in tensor.shape) or math.prod(tensor.shape) > MOST_ELEMENTS:
+            raise UsageError(
+                f"kernel '{kernel.name}': tensor '{name}' has shape {tensor.shape}; it must have "
+                f"from 1 to {MOST_ELEMENTS:,} elements"
+            )
     return tensors
 
 
