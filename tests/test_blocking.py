@@ -56,15 +56,26 @@ def test_a_layer_of_vgg16_worked_by_hand() -> None:
     assert (blocking.chunk, blocking.block_outputs, blocking.groups) == (1152, 8, 1)
 
 
+def test_no_weight_block_is_padding_where_a_smaller_one_divides_the_tiles() -> None:
+    # conv1_2: 64 filters are 8 tiles. Weights: (131,072 - 8,192 - 256) / 8 = 15,328 words, 26
+    # outputs of 576 rows: 3 tiles a block at most, so 3 blocks of 3. A tile takes 8 * 576 + 80
+    # cycles, a block 100: 4 * (2 * 4,688 + 100) = 37,904, 3 * (3 * 4,688 + 100) = 42,492.
+    kernel = conv2d_forward(
+        batch=64, channels=64, height=224, width=224, filters=64, size=3, stride=1, pad=1
+    )
+    blocking = blocking_of(kernel, 1, machine())
+    assert blocking == Blocking(Tile(8, 4), window_rows=3, piece=192, tiles=2, blocks=4, group=4)
+
+
 def test_a_fully_connected_layer_worked_by_hand() -> None:
     # fc6: 25,088 inputs, 4,096 outputs. Sums: 768 outputs, 96 tiles, 196,608 bytes for one half.
     # Images: 393,216 - 196,608 bytes are 768 rows; 25,088 / 768 is 32.7: 33 pieces of 761 rows.
     # Weights: (131,072 - 8,192 - 3,072) / 8 = 14,976 words, 19 outputs of 761: 2 tiles a block,
-    # 256 blocks, 48 of them a group: 6 groups, the last of 16 blocks.
+    # 256 blocks, at most 48 of them a group: 6 groups of 43, the last of 41 blocks.
     kernel = fc_forward(batch=64, in_features=25088, out_features=4096)
     blocking = blocking_of(kernel, 1, machine())
-    assert blocking == Blocking(Tile(8, 4), window_rows=1, piece=761, tiles=2, blocks=256, group=48)
-    assert (blocking.groups, blocking.padded_biases) == (6, 6 * 48 * 16)
+    assert blocking == Blocking(Tile(8, 4), window_rows=1, piece=761, tiles=2, blocks=256, group=43)
+    assert (blocking.groups, blocking.padded_biases) == (6, 6 * 43 * 16)
 
 
 def buffers(blocking: Blocking, split: BatchSplit) -> tuple[int, int]:
@@ -151,7 +162,7 @@ SMALL = {
         1, 786_432, 131_072, {"samples"},
     ),
     "blocks of samples on every core": (
-        {"channels": 3, "filters": 17, "height": 2, "width": 2, "size": 3, "pad": 1, "batch": 261},
+        {"channels": 3, "filters": 33, "height": 2, "width": 2, "size": 3, "pad": 1, "batch": 261},
         4, 16_384, 10_240, {"samples", "blocks", "groups"},
     ),
     "everything at once": (

@@ -25,6 +25,10 @@ WEIGHT_WORDS = 16
 """A weight buffer is a multiple of so many words."""
 
 
+TILE_CYCLES, BLOCK_CYCLES = 80, 100
+"""About what a tile takes besides its steps, and a weight block besides its tiles."""
+
+
 @frozen
 class Shape:
     """A convolution as a matrix product: outputs by (rows x columns x channels)."""
@@ -100,7 +104,7 @@ class Blocking:
 
     @staticmethod
     def choose(shape: Shape, split: BatchSplit, machine: Machine, companions: int = 0) -> Blocking:
-        """Fit the largest chunk first, then the largest weight block, then the largest group.
+        """Fit the largest chunk first, then the best weight block, then the fewest groups.
 
         `companions` tensors stand in AM beside the sums, in as much room. Raise KernelError if AM
         or SM cannot hold the smallest of each.
@@ -119,10 +123,11 @@ class Blocking:
         window_rows, piece = _cut_window(shape, min(image_rows, weight_words // tile.outputs))
         if shape.window_row * row_bytes > LARGEST_STRIDE:
             window_rows = 1  # then no transfer steps from image row to image row
-        block_tiles = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
+        most = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
+        block_tiles = _block_tiles(tiles, most, window_rows * piece)
         blocks = -(-tiles // block_tiles)
-        block_tiles = -(-tiles // blocks)
-        group = _clamp(group_tiles // block_tiles, blocks)
+        groups = -(-blocks // _clamp(group_tiles // block_tiles, blocks))
+        group = -(-blocks // groups)
         return Blocking(tile, window_rows, piece, block_tiles, blocks, group)
 
 
@@ -165,6 +170,20 @@ def _image_rows(machine: Machine, outputs: int, row_bytes: int) -> int:
 def _weight_words(free: int, group_outputs: int) -> int:
     """Return the words of one of the two weight buffers, beside the biases of a group."""
     return (free - 4 * group_outputs) // 8 // WEIGHT_WORDS * WEIGHT_WORDS
+
+
+def _block_tiles(tiles: int, most: int, rows: int) -> int:
+    """Return the tiles of a weight block that cost least: the last block may hold padding.
+
+    A step of a tile is 8 packets, whatever its vectors.
+    """
+    tile_cycles = 8 * rows + TILE_CYCLES
+
+    def cycles(count: int) -> tuple[int, int]:
+        blocks = -(-tiles // count)
+        return blocks * (count * tile_cycles + BLOCK_CYCLES), blocks
+
+    return min(range(1, most + 1), key=cycles)
 
 
 def _cut_window(shape: Shape, limit: int) -> tuple[int, int]:
