@@ -20,6 +20,7 @@ from isa.errors import SimulationError
 from isa.machine import Machine
 from isa.program import Program
 from simulator.checking.checker import Checker
+from simulator.checking.in_flight import clash_text
 from simulator.chip_record import (
     ARRIVED,
     CHANNEL,
@@ -33,20 +34,20 @@ from simulator.chip_record import (
     CULPRIT,
     DESTINATION,
     END,
-    ENTRY_SIZE,
     FROM,
     ID,
     LAST_JOINED,
     MODE,
     NONE,
     PACKET,
-    QUEUE,
     REFUSAL,
     SOURCE,
     SOURCE_PLANE,
     STARTED_BY,
     TIME,
     core_address,
+    entry_address,
+    queue_address,
 )
 from simulator.compiled.core import Compiled, CompiledCore
 from simulator.compiled.native_chip import NativeChip
@@ -60,7 +61,7 @@ from simulator.reference.numpy_values import quiet_floats
 from simulator.release import NOTHING_STARTED
 from simulator.requests import LEGAL, prepare
 from simulator.result import CAUSES, ChipResult, Tracer, TransferResult
-from simulator.starts import launch
+from simulator.starts import CLASH, launch
 from simulator.state import Status
 from simulator.window import Cycles, Window
 
@@ -178,25 +179,27 @@ class Chip:
         """Do what is left of a core's part in the last round: its starts, and where it is stuck."""
         record = self.events.record
         at = core_address(record, core.number)
-        queue, settled = at + QUEUE, record[at + CORE_SETTLED]
+        first, settled = queue_address(record, core.number), record[at + CORE_SETTLED]
+        queue = record[first : first + record[at + CORE_QUEUED]]
         if record[CULPRIT] == core.number and record[REFUSAL] != LEGAL:
-            self._refuse_queued(core, queue + (settled - 1) * ENTRY_SIZE, record[REFUSAL])
-        for number in range(settled, record[at + CORE_QUEUED]):
-            entry = queue + number * ENTRY_SIZE
+            self._refuse_queued(core, queue[settled - 1], record[REFUSAL])
+        for channel in queue[settled:]:
+            entry = entry_address(record, core.number, channel)
             identity = launch(record, core.number, entry)
             if identity < 0:
-                self._refuse_queued(core, entry, identity)
+                self._refuse_queued(core, channel, identity)
         if core.status is Status.RUNNING:
             core.go_on(record[at + CORE_CODE])
             self._run_core(core, cycle_limit, progress)
         elif not record[ARRIVED] >> core.number & 1:
             self._note_stop(core, cycle_limit)
 
-    def _refuse_queued(self, core: CompiledCore, entry: int, refusal: int) -> NoReturn:
+    def _refuse_queued(self, core: CompiledCore, channel: int, refusal: int) -> NoReturn:
         """Raise the error of a start that the core has left behind."""
         record = self.events.record
+        entry = entry_address(record, core.number, channel)
         core.stand_at(record[entry + STARTED_BY], record[entry + TIME])
-        raise SimulationError(f"{core.where()}: {self._refused(refusal, entry)}")
+        raise SimulationError(f"{core.where()}: {self._refused(refusal, core.number, entry)}")
 
     def _run_core(self, core: Core, cycle_limit: int, progress: Progress | None) -> None:
         if core.status is not Status.RUNNING:
@@ -263,9 +266,12 @@ class Chip:
         memories = self._memories(core)
         request = decode(words)
         transfer = checked_transfer(request, wrong, memories, core.number, len(self.cores))
-        identity = self._launch(core, entry)
-        if self.checker is not None:
-            self.checker.started(core, channel, identity, transfer)
+        identity = launch(self.events.record, core.number, entry)
+        self.events.refuse_early(identity, core.number, core.cycle)
+        if self.checker is not None and (identity >= 0 or identity == CLASH):
+            self.checker.started(core, channel, transfer)  # knows of more, and names the first
+        if identity < 0:
+            raise SimulationError(self._refused(identity, core.number, entry))
         if self.timing_only:
             self._forget(core, request)
         else:
@@ -278,19 +284,13 @@ class Chip:
         extents = zip(names, self._extents, strict=True)
         return tuple(_extent(name, first, end - first) for name, (first, end) in extents)
 
-    def _launch(self, core: Core, entry: int) -> int:
-        """Pass a start on to the DDR; return the transfer's id."""
-        identity = launch(self.events.record, core.number, entry)
-        self.events.refuse_early(identity, core.number, core.cycle)
-        if identity < 0:
-            raise SimulationError(self._refused(identity, entry))
-        return identity
-
-    def _refused(self, refusal: int, entry: int) -> str:
+    def _refused(self, refusal: int, core: int, entry: int) -> str:
         """Say why a start was refused."""
         record = self.events.record
+        channel = record[entry + CHANNEL]
+        if refusal == CLASH:
+            return clash_text(self.program, record, core, channel)
         if refusal == BUSY:
-            channel = record[entry + CHANNEL]
             return f"starts a transfer on channel {channel}, whose last transfer was not waited for"
         if refusal == DISAGREES:
             return "the cores of a broadcast give different sizes"

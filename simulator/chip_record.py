@@ -2,7 +2,8 @@
 
 One sequence of integers holds all that the event code knows, so that its functions run as they are
 over a Python list or an int64 array, and are compiled from the same source. Every value fits in 64
-bits. Used by `sharing`, `starts`, `release`, `requests` and, compiled, `compiled.rounds`.
+bits. Used by `sharing`, `starts`, `clashes`, `release`, `requests` and, compiled,
+`compiled.rounds`.
 
     header | resources: DDR, then the DMA of each core | channels, core by core | the transfer that
     each channel was last given | cores | transfer slots
@@ -51,7 +52,9 @@ CULPRIT = 28  # number of the core that did what was refused last
 FINISHED_ROWS = 29  # rows of the log of transfers that have ended
 STALL_ROWS = 30  # rows of the log of stalls
 REFUSAL = 31  # why its start was refused
-DDR = 32  # address of the first resource, behind the header
+READING = 32  # how many transfers in flight read DDR; then first byte and end of DDR that none of
+WRITING = 35  # them goes beyond. The same for those that write DDR
+DDR = 40  # address of the first resource, behind the header
 
 # A resource. A slot opens with these fields too: a transfer's own cap is a resource of its own.
 LEFT = 0  # units per cycle not given away yet
@@ -102,16 +105,20 @@ CORE_CAUSE = 4  # why it stood still before it went on: number of the cause in `
 CORE_TRANSFER = 5  # that it stood still for; NONE at a barrier
 CORE_STALL = 6  # cycles it stood still
 # The compiled engine's own:
-CORE_SETTLED = 7  # entries that have been passed on to the DDR
+CORE_SETTLED = 7  # starts in the queue that have been passed on to the DDR
 CORE_CODE = 8  # why its code returned
 CORE_SLICE = 9  # issue time at which it returns to Python
 HOST_RECORD = 10  # address on the host of its record
 HOST_NUMBERS = 11  # and of the first of the record's numbers
 HOST_DESCRIPTOR = 12  # and of the descriptor that it starts
-CORE_QUEUED = 13  # entries in use
-QUEUE = 16  # entries, one a channel: nobody can start more without a wait
+CORE_QUEUED = 13  # starts in the queue
+# Of its transfers in flight, those started and not waited for:
+CORE_READS = 14  # channels whose transfer reads DDR, bit mask
+CORE_WRITES = 15  # channels whose transfer writes DDR, bit mask; every transfer does one or both
+ENTRIES = 16  # one a channel; then the queue: channels, in the order of their starts; then for each
+# channel first byte and end of its transfer's side in AM or SM
 
-# An entry: one start
+# An entry: the last start of a channel, which stands for the transfer until its wait
 TIME = 0
 CHANNEL = 1
 STARTED_BY = 2  # packet
@@ -122,6 +129,11 @@ FROM = GROUP + 1  # a plane
 TO = FROM + 4  # a plane
 FROM_MEMORY = TO + 4  # number in MEMORIES
 TO_MEMORY = FROM_MEMORY + 1
+FROM_FIRST = TO_MEMORY + 1  # lowest byte address of the source
+FROM_END = FROM_FIRST + 1
+TO_FIRST = FROM_END + 1
+TO_END = TO_FIRST + 1
+TRAFFIC = TO_END + 1  # bytes on the DDR, in whole bursts
 ENTRY_SIZE = 32
 
 # A plane, in an entry or a slot
@@ -150,7 +162,8 @@ def new_record(
     first_channel = DDR + RESOURCE_SIZE * (1 + cores)
     first_core = first_channel + 2 * cores * channels
     first_core += -first_core % 8  # a cache line, where the record begins with one
-    core_size = QUEUE + channels * ENTRY_SIZE
+    core_size = ENTRIES + channels * (ENTRY_SIZE + 3)
+    core_size += -core_size % 8
     record = [0] * (first_core + cores * core_size)
     record[CORES], record[CHANNELS] = cores, channels
     record[LAUNCH_CYCLES] = machine.dma.launch_cycles
@@ -163,6 +176,7 @@ def new_record(
     record[FIRST_SLOT] = record[END_SLOT] = len(record)
     record[SLOT_SIZE], record[CORE_SIZE] = MEMBER_CHANNELS + cores, core_size
     record[MEMORIES : MEMORIES + 2 * MEMORY_COUNT] = [n for extent in extents for n in extent]
+    record[READING + 1] = record[WRITING + 1] = NEVER
     record[DDR + SERVED] = (1 << cores) - 1
     for core in range(cores):
         record[DDR + RESOURCE_SIZE * (1 + core) + SERVED] = 1 << core
@@ -184,3 +198,18 @@ def given_address(record: Record, core: int, channel: int) -> int:
 def core_address(record: Record, core: int) -> int:
     """Return the address of a core."""
     return record[FIRST_CORE] + core * record[CORE_SIZE]
+
+
+def entry_address(record: Record, core: int, channel: int) -> int:
+    """Return the address of the entry of a core's channel."""
+    return core_address(record, core) + ENTRIES + channel * ENTRY_SIZE
+
+
+def queue_address(record: Record, core: int) -> int:
+    """Return the address of a core's queue: the channels it has started, in their order."""
+    return core_address(record, core) + ENTRIES + record[CHANNELS] * ENTRY_SIZE
+
+
+def inner_address(record: Record, core: int) -> int:
+    """Return the address of the extent in AM or SM of the transfer on a core's channel 0."""
+    return queue_address(record, core) + record[CHANNELS]

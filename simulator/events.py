@@ -28,13 +28,12 @@ from simulator.chip_record import (
     MEMORY_COUNT,
     NEVER,
     NONE,
-    QUEUE,
     STARTED_BY,
     TIME,
     WORDS,
     WORK_BYTES,
     channel_address,
-    core_address,
+    entry_address,
     new_record,
     units_per_cycle,
 )
@@ -140,8 +139,8 @@ class Events:
             )
 
     def entry(self, core: int, channel: int, time: int, packet: int, words: Sequence[int]) -> int:
-        """Fill the first entry of a core with a start, and return it."""
-        entry = core_address(self.record, core) + QUEUE
+        """Fill the entry of a core's channel with a start, and return it."""
+        entry = entry_address(self.record, core, channel)
         self.record[entry + TIME] = time
         self.record[entry + ENTRY_CHANNEL] = channel
         self.record[entry + STARTED_BY] = packet

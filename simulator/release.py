@@ -40,6 +40,7 @@ from simulator.chip_record import (
     core_address,
     given_address,
 )  # fmt: skip
+from simulator.clashes import land
 from simulator.result import BARRIER, CAUSES, DMA_WAIT
 from simulator.sharing import advance
 from simulator.state import Status
@@ -138,6 +139,7 @@ def completion(record: Record, core: int, channel: int) -> int:
     time = record[port]
     if time >= 0:
         record[port] = IDLE
+        land(record, core, channel)
     return time
 
 

@@ -13,6 +13,8 @@ from simulator.chip_record import (
     CORES,
     DDR_NUMBER,
     FROM,
+    FROM_END,
+    FROM_FIRST,
     FROM_MEMORY,
     GROUP,
     MEMORIES,
@@ -22,7 +24,10 @@ from simulator.chip_record import (
     ROWS,
     STRIDE,
     TO,
+    TO_END,
+    TO_FIRST,
     TO_MEMORY,
+    TRAFFIC,
     TRANSPOSED,
     WORDS,
     Record,
@@ -64,6 +69,8 @@ def prepare(record: Record, core: int, entry: int) -> int:
         wrong = mask_problem(record, core, entry)
     if wrong == LEGAL:
         wrong = place_problem(record, entry)
+    if wrong == LEGAL:
+        record[entry + TRAFFIC] = traffic(record, entry)
     return wrong
 
 
@@ -138,10 +145,14 @@ def mask_problem(record: Record, core: int, entry: int) -> int:
 
 def place_problem(record: Record, entry: int) -> int:
     """Find the memories of both sides; return what is wrong with them."""
-    source = memory_of(record, entry + FROM)
+    record[entry + FROM_FIRST] = first_byte(record, entry + FROM)
+    record[entry + FROM_END] = end_byte(record, entry + FROM)
+    record[entry + TO_FIRST] = first_byte(record, entry + TO)
+    record[entry + TO_END] = end_byte(record, entry + TO)
+    source = memory_of(record, record[entry + FROM_FIRST], record[entry + FROM_END])
     if source == NONE:
         return OUTSIDE
-    target = memory_of(record, entry + TO)
+    target = memory_of(record, record[entry + TO_FIRST], record[entry + TO_END])
     if target == NONE:
         return OUTSIDE + 1
     record[entry + FROM_MEMORY] = source
@@ -150,25 +161,18 @@ def place_problem(record: Record, entry: int) -> int:
         return BOTH_IN_CORE
     if record[entry + GROUP] != 0 and (source != DDR_NUMBER or target == DDR_NUMBER):
         return NOT_INTO_CORE
-    if source == target and overlap(record, entry + FROM, entry + TO) == 1:
+    ahead = record[entry + FROM_END] <= record[entry + TO_FIRST]
+    behind = record[entry + TO_END] <= record[entry + FROM_FIRST]
+    if source == target and not ahead and not behind:
         return SIDES_OVERLAP
     return LEGAL
 
 
-def overlap(record: Record, one: int, other: int) -> int:
-    """Return 1 if the extents of two planes of one memory overlap, else 0."""
-    ahead = end_byte(record, one) <= first_byte(record, other)
-    behind = end_byte(record, other) <= first_byte(record, one)
-    return 0 if ahead or behind else 1
-
-
-def memory_of(record: Record, plane: int) -> int:
-    """Return the number of the memory that holds a plane, or NONE.
+def memory_of(record: Record, first: int, end: int) -> int:
+    """Return the number of the memory that holds the bytes of a plane, or NONE.
 
     In 64 bits a sum of wild fields may wrap round; then the end is not behind the first byte.
     """
-    first = first_byte(record, plane)
-    end = end_byte(record, plane)
     for memory in range(MEMORY_COUNT):
         extent = MEMORIES + 2 * memory
         if record[extent] <= first and first < end and end <= record[extent + 1]:

@@ -47,6 +47,7 @@ from simulator.chip_record import (
     STATE,
     TIME,
     TO,
+    TRAFFIC,
     TRANSPOSE_RATE,
     TRANSPOSED,
     UNITS_PER_BYTE,
@@ -56,7 +57,7 @@ from simulator.chip_record import (
     channel_address,
     given_address,
 )  # fmt: skip
-from simulator.requests import traffic
+from simulator.clashes import take_off
 
 # Why a start was refused
 BUSY = -3  # the channel's last transfer was not waited for
@@ -64,17 +65,21 @@ BAD_MASK = -4  # the core is not in the mask, or the mask names a core outside t
 DISAGREES = -5  # the members of a broadcast give different work or caps
 EARLY = -6  # it would begin before the DDR's clock: the chip advanced too far
 OTHER_SOURCE = -7  # the members of a broadcast read different planes
+CLASH = -8  # it touches bytes of a transfer in flight, at least one of the two writing them
 
 
 def launch(record: Record, core: int, entry: int) -> int:
     """Request the transfer of a legal entry; return its id, or why it is refused.
 
-    That is as for `start`, or OTHER_SOURCE, where something has changed: the run is over then.
+    That is as for `start`, or OTHER_SOURCE or CLASH, where something has changed: the run is over
+    then.
     """
     mask = record[entry + GROUP] if record[entry + GROUP] != 0 else 1 << core
     channel = record[entry + CHANNEL]
     cap = record[TRANSPOSE_RATE] if record[entry + TRANSPOSED] != 0 else 0
-    identity = start(record, core, channel, record[entry + TIME], mask, traffic(record, entry), cap)
+    identity = start(
+        record, core, channel, record[entry + TIME], mask, record[entry + TRAFFIC], cap
+    )
     if identity < 0:
         return identity
     slot = record[LAST_JOINED]
@@ -89,7 +94,7 @@ def launch(record: Record, core: int, entry: int) -> int:
         record[slot + DESTINATION] = record[entry + TO + ADDRESS]
         record[slot + PACKET] = record[entry + STARTED_BY]
     record[given_address(record, core, channel)] = identity
-    return identity
+    return identity if take_off(record, core, entry) == 0 else CLASH
 
 
 def mode(record: Record, entry: int) -> int:
@@ -122,7 +127,8 @@ def start(
         return BAD_MASK
     if time + record[LAUNCH_CYCLES] < record[CLOCK]:
         return EARLY
-    slot = awaiting(record, core, mask)
+    # Nobody else joins a transfer of one core, so none waits for it.
+    slot = NONE if mask == 1 << core else awaiting(record, core, mask)
     if slot == NONE:
         slot = new_transfer(record, mask, work_bytes, cap_units)
     elif record[slot + WORK_BYTES] != work_bytes or record[slot + CAP] != cap_units:
@@ -135,11 +141,14 @@ def start(
 def awaiting(record: Record, core: int, mask: int) -> int:
     """Return the slot of the oldest broadcast with this mask that the core has not joined."""
     best = NONE
+    bit = 1 << core
     for slot in range(record[FIRST_SLOT], record[END_SLOT], record[SLOT_SIZE]):
-        same = record[slot + STATE] == GATHERING and record[slot + MASK] == mask
-        awaits = (record[slot + MISSING] >> core) & 1 == 1
-        older = best == NONE or record[slot + ID] < record[best + ID]
-        if same and awaits and older:
+        if (
+            record[slot + STATE] == GATHERING
+            and record[slot + MASK] == mask
+            and record[slot + MISSING] & bit != 0
+            and (best == NONE or record[slot + ID] < record[best + ID])
+        ):
             best = slot
     return best
 

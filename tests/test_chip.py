@@ -299,10 +299,10 @@ def outcome(order: tuple[int, ...], steps: tuple[int, ...]) -> dict[str, Any]:
     bench.stagger(*steps)
     for core, count in enumerate(steps):
         bench.write(R[62], 20 - count % 4, core)
-        own = DDR + 8192 * core
+        own = DDR + 8192 * (1 + core)  # behind what all read
         bench.transfer_of(core, 0, row(own, 100 + 60 * core), row(AM, 100 + 60 * core))
         bench.transfer_of(core, 1, row(DDR, 300), row(AM + 4096, 300), cores=2 ** len(order) - 1)
-        bench.transfer_of(core, 2, row(AM + 4096, 50 * count + 1), row(own, 50 * count + 1))
+        bench.transfer_of(core, 2, row(AM + 16384, 50 * count + 1), row(own, 50 * count + 1))
     bench.chip.cores = [bench.chip.cores[core] for core in order]
     return without_ids(bench.run(), order)
 

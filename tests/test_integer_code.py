@@ -20,11 +20,11 @@ from simulator.chip_record import (
     FROM_MEMORY,
     MEMORIES,
     NEVER,
-    QUEUE,
     TO_MEMORY,
     WORDS,
     Record,
     core_address,
+    entry_address,
     new_record,
 )  # fmt: skip
 from simulator.compiled import ir
@@ -312,7 +312,7 @@ def test_wild_descriptors_are_judged_alike(
     events: dict[Any, Any], core: int, words: list[int]
 ) -> None:
     chip = Both(events)
-    entry = core_address(chip.record, core) + QUEUE
+    entry = entry_address(chip.record, core, 0)
     chip.record[entry + WORDS : entry + WORDS + 12] = words
     chip.array[:] = chip.record
     # Python's integers do not wrap round: what they refuse must be refused in 64 bits as well
@@ -355,7 +355,7 @@ def test_copies_move_what_numpy_moves(
 ) -> None:
     chip = Both(events)
     chip.record[MEMORIES + 1] = EXTENTS[0][0] + 4 * AREA  # room for every shape
-    entry = core_address(chip.record, 0) + QUEUE
+    entry = entry_address(chip.record, 0, 0)
     chip.record[entry + WORDS : entry + WORDS + 12] = request.words()
     chip.array[:] = chip.record
     assert chip(prepare, 0, entry) == LEGAL

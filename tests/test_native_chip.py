@@ -175,10 +175,10 @@ def test_a_broadcast_that_disagrees_is_told_before_what_comes_later(broken: int 
 def endless(k: Builder, transfers: Count = 1) -> None:
     tile, z = k.array_buffer("tile", 64), k.output("z")
     going = k.smovi(1)
-    store = k.descriptor("store", TransferRequest(*(Plane(b.address, 1, 16, 0) for b in (tile, z))))
+    load = k.descriptor("load", TransferRequest(*(Plane(b.address, 1, 16, 0) for b in (z, tile))))
     with k.until_zero("endless", going):
         if transfers > 1:
-            k.start(store, 0)
+            k.start(load, 0)
             k.wait(0)
         k.sadd(going, 0, going)
 
@@ -290,7 +290,8 @@ def test_a_run_without_numbers_marks_what_nobody_knows_in_scalar_memory() -> Non
     def prepare(bench: Micro) -> None:
         bench.transfer(0, row(DDR, 5, 3), row(SM, 5, 3, 32))
         bench.transfer(1, row(DDR, 64), row(AM, 64))
-        bench.transfer(2, row(SM + 64, 4), row(DDR + 512, 4))
+        for core in range(2):
+            bench.transfer_of(core, 2, row(SM + 512, 4), row(DDR + 512 + 64 * core, 4))
 
     plain = Micro(_programs(unknown, 2), EASY, 2)
     options = {"compiled": compiled_program(plain.program, EASY), "timing_only": True}

@@ -298,7 +298,10 @@ def words_of(plane: Plane) -> set[int]:
 def test_footprints_meet_where_their_words_do(one: Plane, two: Plane, some: set[int]) -> None:
     first, second = Footprint.of(one, 0), Footprint.of(two, 0)
     assert first.words.tolist() == sorted(words_of(one))
-    assert first.meets(second) == bool(words_of(one) & words_of(two))
+    both = words_of(one) & words_of(two)
+    assert first.meets(second) == bool(both)
+    if both:
+        assert first.first_shared(second) == second.first_shared(first) == min(both)
     shared = first.shared(np.array(sorted(some), int))
     assert set(shared.tolist()) == words_of(one) & some
 

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from isa.errors import SimulationError
-from isa.instruction import Effect
 from isa.machine import Machine
 from isa.operands import Register
 from isa.program import Buffer, Operation, Program
 from simulator.checking.footprint import Where, span
-from simulator.checking.places import cycles, place, subject
+from simulator.checking.places import cycles, origin_of_start, place, subject
 from simulator.checking.races import SHARED_MEMORY, Races, Side, Started
 from simulator.checking.shadow import MemoryShadow, RegisterShadow, register_mask
 from simulator.dma import CheckedTransfer
@@ -191,14 +190,10 @@ class Checker:
 
     # Transfers ----------------------------------------------------------------------------------
 
-    def started(self, core: Core, channel: int, identity: int, transfer: CheckedTransfer) -> None:
+    def started(self, core: Core, channel: int, transfer: CheckedTransfer) -> None:
         """Check a transfer, or a core's own part of a broadcast, as it starts."""
-        operation = next(
-            o
-            for o in self._program.packets[core.packet].operations
-            if o.instruction.effect is Effect.DMA_START
-        )
-        new = Started.of(core.number, channel, core.packet, operation.origin, transfer)
+        origin = origin_of_start(self._program, core.packet)
+        new = Started.of(core.number, channel, core.packet, origin, transfer)
         clash = self._races.start(new)
         if clash:
             raise SimulationError(f"race: {clash}")

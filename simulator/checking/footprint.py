@@ -84,6 +84,16 @@ class Footprint:
         few, many = (self, other) if self.rows <= other.rows else (other, self)
         return bool(_meet(few._starts, 1, few.run, many, many.stride).any())
 
+    def first_shared(self, other: Footprint) -> int:
+        """Return the lowest word that the two, which meet, have in common."""
+        few, many = (self, other) if self.rows <= other.rows else (other, self)
+        row, offset = np.divmod(few._starts - many.first, many.stride)
+        inside = (row >= 0) & (row < many.rows) & (offset < many.run)
+        begins = many.first + np.maximum(row + 1, 0) * many.stride  # the run of the other behind
+        ahead = (row + 1 < many.rows) & (begins < few._starts + few.run)
+        found = np.where(inside, few._starts, begins)
+        return int(found[inside | ahead].min())
+
 
 def _meet(first: Any, rows: int, run: int, other: Footprint, stride: int) -> Any:
     """Tell whether `rows` runs from `first` on share a word with `other`, both at one stride.

@@ -6,7 +6,8 @@ the way.
 
 from __future__ import annotations
 
-from isa.program import Buffer, Operation, Program
+from isa.instruction import Effect
+from isa.program import Buffer, Operation, Origin, Program
 
 
 def place(program: Program, address: int, tagged: Buffer | None = None) -> str:
@@ -34,6 +35,15 @@ def subject(program: Program, packet: int, operation: Operation) -> str:
     if len(program.packets[packet].operations) == 1:
         return ""
     return f"{operation} ({operation.origin}) "
+
+
+def origin_of_start(program: Program, packet: int) -> Origin:
+    """Return where in the author's file a packet's transfer is started."""
+    return next(
+        operation.origin
+        for operation in program.packets[packet].operations
+        if operation.instruction.effect is Effect.DMA_START
+    )
 
 
 def cycles(count: int) -> str:

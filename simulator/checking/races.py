@@ -142,7 +142,7 @@ class Races:
         return ""
 
     def _pair_text(self, new: Started, side: Side, old: Started, other: Side, link: str) -> str:
-        word = int(np.intersect1d(side.footprint.words, other.footprint.words)[0])
+        word = side.footprint.first_shared(other.footprint)
         spot = place(self._program, side.base + 4 * word)
         return (
             f"{new.title(self._program)} {_does(side.writes)} {side.memory} at {spot} {link} "

@@ -25,6 +25,7 @@ Flags = Any
 
 INTEGER = ir.IntType(64)
 POINTER = ir.PointerType()
+BOOLEAN = ir.IntType(1)
 VOID = ir.VoidType()
 UNBOUNDED = 1 << 40
 """Items of memory that is known by its address alone."""
@@ -129,6 +130,20 @@ def _call(b: ir.IRBuilder, function: Any, argument: Any) -> Any:
 def call(function: int, argument: int) -> int:
     """Call machine code at an address with the address of a record."""
     return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(int(function))(int(argument)))
+
+
+# Bits -------------------------------------------------------------------------------------------
+
+
+def _lowest_bit(b: ir.IRBuilder, mask: Any) -> Any:
+    count = _declared(b, "llvm.cttz.i64", INTEGER, INTEGER, BOOLEAN)
+    return b.call(count, [mask, BOOLEAN(1)])
+
+
+@primitive(_lowest_bit)
+def lowest_bit(mask: int) -> int:
+    """Return the number of the lowest bit that is set; one must be."""
+    return (mask & -mask).bit_length() - 1
 
 
 # Threads ----------------------------------------------------------------------------------------

@@ -28,14 +28,12 @@ from simulator.chip_record import (
     CORES,
     CULPRIT,
     DDR_NUMBER,
-    ENTRY_SIZE,
     FINISHED_ROWS,
     FROM_MEMORY,
     HOST_DESCRIPTOR,
     HOST_NUMBERS,
     HOST_RECORD,
     IDLE,
-    QUEUE,
     REFUSAL,
     SM_NUMBER,
     STALL_ROWS,
@@ -46,6 +44,8 @@ from simulator.chip_record import (
     Record,
     channel_address,
     core_address,
+    entry_address,
+    queue_address,
 )
 from simulator.compiled.copying import copy, mark_unknown
 from simulator.compiled.plan import Code
@@ -228,7 +228,7 @@ def begin(team: Record, record: Record, core: int, numbers: Record) -> int:
     channel = numbers[NEXT_CHANNEL]
     if is_busy(record, core, channel) != 0:
         return REFUSED
-    entry = at + QUEUE + queued * ENTRY_SIZE
+    entry = entry_address(record, core, channel)
     # A transfer starts before its packet stalls on banks.
     record[entry + TIME] = numbers[ISSUE] - 1 + numbers[STALLED] - numbers[CONFLICT]
     record[entry + CHANNEL] = channel
@@ -238,18 +238,19 @@ def begin(team: Record, record: Record, core: int, numbers: Record) -> int:
         record[entry + WORDS + word] = words[word]
     if prepare(record, core, entry) != LEGAL:
         return REFUSED
+    record[queue_address(record, core) + queued] = channel
     record[at + CORE_QUEUED] = queued + 1
     move(team, record, entry, numbers)
     return START_CODE
 
 
 def is_busy(record: Record, core: int, channel: int) -> int:
-    """Return 1 if a core's channel was not waited for, else 0; a core has as many entries."""
+    """Return 1 if a core's channel was not waited for, else 0; its queue has room for all."""
     if record[channel_address(record, core, channel)] != IDLE:
         return 1
-    at = core_address(record, core)
-    for number in range(record[at + CORE_QUEUED]):
-        if record[at + QUEUE + number * ENTRY_SIZE + CHANNEL] == channel:
+    queue = queue_address(record, core)
+    for number in range(record[core_address(record, core) + CORE_QUEUED]):
+        if record[queue + number] == channel:
             return 1
     return 0
 
@@ -309,8 +310,8 @@ def pass_on(record: Record) -> int:
     for core in range(record[CORES]):
         at = core_address(record, core)
         while record[at + CORE_SETTLED] < record[at + CORE_QUEUED]:
-            entry = at + QUEUE + record[at + CORE_SETTLED] * ENTRY_SIZE
-            identity = launch(record, core, entry)
+            channel = record[queue_address(record, core) + record[at + CORE_SETTLED]]
+            identity = launch(record, core, entry_address(record, core, channel))
             record[at + CORE_SETTLED] += 1
             if identity < 0:
                 record[CULPRIT] = core
