@@ -78,7 +78,7 @@ def busy_program(record: Machine, cores: int) -> Program:
 def bench(record: Machine, cores: int, compiled: bool, timing_only: bool = False) -> Micro:
     """Return a bench of `busy`, its cores in step with nobody."""
     program = busy_program(record, cores)
-    code = compiled_program(program, record) if compiled else None
+    code = compiled_program(program, record, 0) if compiled else None
     made = Micro(program, record, cores, timing_only=timing_only, compiled=code)
     made[R[1]] = 2
     made[VLR], made[VR[0]] = 0xFF3F, range(16)
@@ -150,7 +150,7 @@ def test_a_state_is_that_of_a_core_stopped_there() -> None:
     record = Machine.load()
     program = mixed().program(record)
     for cycle in range(END.cycle):
-        chip = Chip(program, record, compiled=compiled_program(program, record))
+        chip = Chip(program, record, compiled=compiled_program(program, record, 0))
         (state,) = chip.states_at(cycle, LATE)
         stopped = Chip(program, record).cores[0]
         stopped.run(cycle)
@@ -198,7 +198,7 @@ def astray(k: Builder) -> None:
 def test_a_branch_to_where_no_stretch_begins_is_soon_over() -> None:
     program = micro_programs.program(astray, EASY, 3)
     whole = Micro(program, EASY, 3)
-    made = Micro(program, EASY, 3, compiled=compiled_program(program, EASY))
+    made = Micro(program, EASY, 3, compiled=compiled_program(program, EASY, 0))
     for one_bench in (whole, made):
         delays(one_bench, 400, 300, 200)
     assert made.run() == whole.run()

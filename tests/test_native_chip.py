@@ -68,7 +68,7 @@ def _programs(body: Any, cores: int) -> Program:
 def both(body: Any, cores: int, prepare: Any) -> tuple[Micro, Micro]:
     """Return the same bench for both engines."""
     plain = Micro(_programs(body, cores), EASY, cores)
-    compiled = Micro(plain.program, EASY, cores, compiled=compiled_program(plain.program, EASY))
+    compiled = Micro(plain.program, EASY, cores, compiled=compiled_program(plain.program, EASY, 0))
     for bench in (plain, compiled):
         prepare(bench)
     return plain, compiled
@@ -294,7 +294,7 @@ def test_a_run_without_numbers_marks_what_nobody_knows_in_scalar_memory() -> Non
             bench.transfer_of(core, 2, row(SM + 512, 4), row(DDR + 512 + 64 * core, 4))
 
     plain = Micro(_programs(unknown, 2), EASY, 2)
-    options = {"compiled": compiled_program(plain.program, EASY), "timing_only": True}
+    options = {"compiled": compiled_program(plain.program, EASY, 0), "timing_only": True}
     compiled = Micro(plain.program, EASY, 2, **options)
     shadows = []
     for bench in (plain, compiled):
