@@ -59,7 +59,8 @@ def listing(
     head += [f"{slot:{widths[slot]}}" for slot in slots]
     lines = [_title(program, machine), "", GAP.join([*head, "source"])]
     for row in rows:
-        lines += [f"{label}:" for label in row.labels]
+        for label in row.labels:
+            lines += [f"{label}:", *_pipeline_lines(program, label)]
         start = [f"{row.packet:>{number_width}}", f"{row.loop or EMPTY:{loop_width}}"]
         lines.append(GAP.join([*start, *_cells(row, widths), f"{row.lines}  {row.source}"]))
     lines += [f"{label}:" for label in _end_labels(program, last)]
@@ -93,6 +94,12 @@ def source_text(origin: Origin) -> str:
 def short_place(origin: Origin) -> str:
     """Return `file:line` with the file's bare name, the same on every host."""
     return f"{Path(origin.file).name}:{origin.line}"
+
+
+def _pipeline_lines(program: Program, label: str) -> list[str]:
+    """Return how the software-pipelined loop of a label came out; no lines for any other label."""
+    found = program.pipelined.get(label)
+    return [f"; {line}" for line in found.lines()] if found else []
 
 
 def _columns(program: Program, machine: Machine, wanted: tuple[str, ...]) -> tuple[str, ...]:

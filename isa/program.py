@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from isa.instruction import Effect, Instruction, Unit
 from isa.operands import Address, AddressKind, Kind, Label, Operand, Predicate, Register
+from isa.pipelined_loop import PipelinedLoop
 
 
 @frozen
@@ -175,6 +176,8 @@ class Program:
     lifetimes: Mapping[Buffer, range] = field(factory=dict)
     """Packets for which a buffer holds its bytes; scopes use AM and SM one after the other."""
     ddr_bytes: int = 0
+    pipelined: Mapping[str, PipelinedLoop] = field(factory=dict)
+    """How each software-pipelined loop came out, by the label of its first packet."""
 
     @cached_property
     def loops(self) -> tuple[tuple[str, ...], Numbers]:

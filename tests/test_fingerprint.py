@@ -192,6 +192,7 @@ def test_generators_import_nothing_that_is_not_a_source() -> None:
     paths = {path for pattern in SOURCES for path in ROOT.glob(pattern)}
     known = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in paths}
     known |= {"isa.errors", "isa.instructions", "isa.machine_file", "simulator.compiled.ir"}
+    known |= {"isa.pipelined_loop"}  # a report that lies in the program
     running = {"simulator/compiled/core.py", "simulator/compiled/programs.py"}
     generators = [
         path for path in paths

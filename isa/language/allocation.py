@@ -63,6 +63,8 @@ class RegisterPool:
     owner: dict[Register, str] = field(factory=dict)
     _leases: list[str] = field(factory=list)
     """The name given with each handing out, in order."""
+    _lent: list[tuple[Register, ...]] = field(factory=list)
+    """The registers of each handing out."""
     _current: dict[Register, int] = field(factory=dict)
 
     def take(self, file: File, name: str, count: int, candidates: Sequence[int]) -> list[Register]:
@@ -102,10 +104,20 @@ class RegisterPool:
     def _lend(self, name: str, registers: Iterable[Register]) -> list[Register]:
         self._leases.append(name)
         lent = [Register(r.file, r.index, len(self._leases)) for r in registers]
+        self._lent.append(tuple(lent))
         for register in lent:
             self.owner[register] = name
             self._current[register] = register.lease
         return lent
+
+    @property
+    def leases(self) -> int:
+        """How often registers have been handed out."""
+        return len(self._leases)
+
+    def lent_since(self, leases: int) -> set[Register]:
+        """Return every register handed out since there were so many leases."""
+        return {register for lent in self._lent[leases:] for register in lent}
 
     def returned(self, register: Register) -> str:
         """Return the name of a register that was handed out and given back since, else ''."""

@@ -151,6 +151,7 @@ class Builder(Transfers):
             buffers=(*self.am_pool.buffers, *self.sm_pool.buffers, *self.ddr_pool.buffers),
             lifetimes=self._lifetimes(),
             ddr_bytes=self.ddr_pool.next - self.ddr_pool.base,
+            pipelined=dict(self._pipelined),
         )
         check(program, self.machine)
         return program

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from isa.descriptor import FIELDS, Plane, TransferRequest
 from isa.errors import unknown
-from isa.language.control_flow import ControlFlow
+from isa.language.pipelined import PipelinedLoops
 from isa.language.storage import SCALAR_BASE
 from isa.machine import Machine
 from isa.operands import AR, Address, Register
@@ -50,7 +50,7 @@ def _pointer_problem(pointer: Register, buffer: Buffer) -> str:
     )
 
 
-class Transfers(ControlFlow):
+class Transfers(PipelinedLoops):
     """Constants, pointers, and transfers between DDR and the memories of a core."""
 
     def __init__(self, name: str, machine: Machine, cores: int) -> None:

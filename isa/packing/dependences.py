@@ -58,6 +58,14 @@ def landings(operation: Operation, machine: Machine) -> list[tuple[Register, int
     return landed
 
 
+def in_flight(operation: Operation, machine: Machine) -> int:
+    """Return the cycles from issue until nothing of the operation is under way."""
+    landed = [cycles for _, cycles in landings(operation, machine)]
+    if operation.instruction.effect is Effect.STORE:
+        landed.append(machine.latency["store"])
+    return max(landed, default=1)
+
+
 def reads(operation: Operation) -> tuple[Register, ...]:
     """Return every register read at issue, the lane mask included."""
     mask = (LANE_MASK,) if operation.instruction.masks_lanes else ()

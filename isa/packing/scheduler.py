@@ -17,7 +17,8 @@ from isa.errors import KernelError
 from isa.instruction import ONE_WRITE_PORT, Effect, Unit
 from isa.instructions.control import SNOP
 from isa.machine import Machine
-from isa.packing.dependences import Node, dependences, landings, result_latency
+from isa.packing.dependences import Node, dependences, in_flight, result_latency
+from isa.packing.slot_choices import SlotChoices
 from isa.program import Operation, Packet
 
 ENDINGS = frozenset({Effect.BRANCH, Effect.HALT})
@@ -35,7 +36,7 @@ def schedule(operations: Sequence[Operation], machine: Machine) -> list[Packet]:
     """
     if not operations:
         return []
-    choices = _SlotChoices(operations, machine)
+    choices = SlotChoices(operations, machine)
     _refuse_misplaced(operations)
     nodes = dependences(operations, machine)
     return _Block(operations, machine, nodes, choices).packets()
@@ -54,44 +55,6 @@ def _refuse_misplaced(operations: Sequence[Operation]) -> None:
                 f"{operation.origin}: {operation}: the scheduler leaves empty cycles by itself; "
                 "a SNOP belongs in a pinned packet"
             )
-
-
-class _SlotChoices:
-    """Which slots each operation may take, the least wanted of the block first."""
-
-    def __init__(self, operations: Sequence[Operation], machine: Machine) -> None:
-        self._machine = machine
-        self._allowed = {
-            units: [slot for unit in units for slot in machine.slots_of(unit)]
-            for units in {operation.instruction.units for operation in operations}
-        }
-        demand = dict.fromkeys(machine.issue.slots, 0.0)
-        for operation in operations:
-            slots = self._checked(operation)
-            for slot in slots:
-                demand[slot] += 1 / len(slots)
-        for slots in self._allowed.values():
-            slots.sort(key=lambda slot: (demand[slot], machine.issue.slots.index(slot)))
-
-    def of(self, operation: Operation) -> Sequence[str]:
-        """Return the author's slot, or every slot of the instruction's units."""
-        return (operation.slot,) if operation.slot else self._allowed[operation.instruction.units]
-
-    def _checked(self, operation: Operation) -> Sequence[str]:
-        allowed = self._allowed[operation.instruction.units]
-        units = " or ".join(unit.name for unit in operation.instruction.units)
-        where = f"{operation.origin}: {operation}"
-        if not allowed:
-            raise KernelError(
-                f"{where}: needs a slot of {units}; machine '{self._machine.name}' has none, its "
-                f"slots are {', '.join(self._machine.issue.slots)}"
-            )
-        if operation.slot and operation.slot not in allowed:
-            raise KernelError(
-                f"{where}: cannot issue in slot '{operation.slot}'; choose one of "
-                f"{', '.join(allowed)}"
-            )
-        return self.of(operation)
 
 
 class _Reservations:
@@ -136,7 +99,7 @@ class _Block:
         operations: Sequence[Operation],
         machine: Machine,
         nodes: Sequence[Node],
-        choices: _SlotChoices,
+        choices: SlotChoices,
     ) -> None:
         self._operations, self._machine = operations, machine
         self._nodes, self._choices = nodes, choices
@@ -189,14 +152,7 @@ class _Block:
         operation = self._operations[node.position]
         if operation.instruction.effect is Effect.BRANCH:
             return self._machine.latency["branch"]
-        return self._in_flight(operation)
-
-    def _in_flight(self, operation: Operation) -> int:
-        """Return the cycles from issue until nothing of the operation is under way."""
-        landed = [cycles for _, cycles in landings(operation, self._machine)]
-        if operation.instruction.effect is Effect.STORE:
-            landed.append(self._machine.latency["store"])
-        return max(landed, default=1)
+        return in_flight(operation, self._machine)
 
     def _earliest(self, number: int) -> int:
         after = self._nodes[number].after
@@ -226,8 +182,9 @@ class _Block:
 
     def _drained(self) -> int:
         """Return the first cycle in which everything placed so far has landed."""
+        machine = self._machine
         placed = ((cycle, entry) for cycle, entries in self._placed.items() for entry in entries)
-        return max((c + self._in_flight(operation) for c, (_, operation) in placed), default=0)
+        return max((c + in_flight(operation, machine) for c, (_, operation) in placed), default=0)
 
     def _folded(self, length: int) -> Iterator[Packet]:
         """Yield the packets in order, with one SNOP for each run of empty cycles."""

@@ -1,0 +1,1 @@
+"""Software pipelining of marked loops: bounds, modulo scheduling, registers, packets, report."""
