@@ -72,7 +72,7 @@ class Pooling:
 
     @property
     def run(self) -> int:
-        """Channels worked on together: what fits AM, twice; an error if none does."""
+        """Channels worked on together: what fits AM, twice, in even runs; an error if none does."""
         fit = self._fitting(self.piece)
         if fit < 1:
             raise self.k.error(
@@ -80,7 +80,7 @@ class Pooling:
                 f"pixel, a value and an index for {self.split.largest} samples, twice; use a "
                 "larger am.bytes or a smaller batch"
             )
-        return min(self.channels, fit)
+        return -(-self.channels // -(-self.channels // fit))
 
     def _fitting(self, piece: int) -> int:
         """Return the channels for which AM holds pieces of so many pixels and two results."""
@@ -133,12 +133,14 @@ class _BlockPooling:
             ):  # fmt: skip
                 k.smov(theirs, mine)
             walk.advance()
+            # Two transfers of one core would share its part of the DDR and end together, late; and
+            # then nothing would be under way while the core works.
+            self.images.wait()
             with k.when(walk.more):
                 self._fetch(other=True)
             with k.when(self.first), k.when(self.busy):
                 self.values.wait()
                 self.indices.wait()
-            self.images.wait()
             self._compare_run()
             with k.when(self.last):
                 self._store()

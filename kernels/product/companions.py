@@ -64,11 +64,11 @@ class _Companion(Finish):
         buffer = k.array_buffer(name, 2 * blocking.group_outputs * row_bytes)
         self.loads = Stream.make(k, name, buffer, LOAD_CHANNEL, TransferRequest(rows.plane, LATER))
         self.pending = k.scalar("rows under way")
+        self.loads.reset()
         self._fill_up(outputs)
 
     def begin_group(self, outputs: Register) -> None:
         k = self.k
-        self.loads.reset()
         self.rows.fill(k, self.loads.descriptor, "source", self.block, outputs)
         with k.scope():
             words = k.smulis(outputs, self.block.samples)
@@ -145,12 +145,12 @@ class _Update(_Companion):
         super().__init__(k, update.weights, update.outputs, blocking, block, row_bytes)
         request = TransferRequest(LATER, update.weights.plane)
         self.stores = self.loads.sharing(k, "updated rows", STORE_CHANNEL, request).drain()
+        self.stores.forget()
         self.rate = update.rate
 
     def begin_group(self, outputs: Register) -> None:
         super().begin_group(outputs)
         k, descriptor = self.k, self.stores.stream.descriptor
-        self.stores.forget()
         self.rows.fill(k, descriptor, "destination", self.block, outputs)
         with k.scope():
             k.set_field(descriptor, "source_row_words", k.smulis(outputs, self.block.samples))
@@ -181,5 +181,5 @@ class _Update(_Companion):
             self.stores.send(self.k.sadd(self.k.number(self.rows.buffer.address), offset))
         self.loads.turn()
 
-    def end_group(self) -> None:
+    def end(self) -> None:
         self.stores.finish()

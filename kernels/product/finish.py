@@ -43,7 +43,7 @@ class Finish:
     def end_position(self, offset: Register) -> None:
         """End a position, after its last tile."""
 
-    def end_group(self) -> None:
+    def end(self) -> None:
         """Wait for all transfers."""
 
 

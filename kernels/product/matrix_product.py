@@ -105,12 +105,13 @@ class _BlockProduct:
         k, product = self.k, self.product
         bias = self._bias_descriptor()
         product.matrices.images.prepare(k, self.images.descriptor, self.block)
+        self.outputs.reset()
         with k.loop("groups", product.blocking.groups) as left:
             self._begin_group(left)
             self._fetch_biases(bias)
             self._chunks()
-            self.outputs.finish()
-            self.finish.end_group()
+        self.outputs.finish()
+        self.finish.end()
 
     def _bias_descriptor(self) -> Descriptor | None:
         if self.biases is None:
@@ -132,7 +133,7 @@ class _BlockProduct:
         k.wait(BIAS_CHANNEL)
 
     def _begin_group(self, left: Register) -> None:
-        """Find the group's weight blocks and outputs, and take all halves for free."""
+        """Find the group's weight blocks and outputs."""
         k, blocking = self.k, self.product.blocking
         with k.scope():
             group = k.ssub(left, k.number(blocking.groups))
@@ -141,7 +142,7 @@ class _BlockProduct:
                 k.smulis(group, k.number(blocking.group)), k.number(blocking.blocks)
             )
             k.smin(blocks_left, k.number(blocking.group), self.blocks)
-        for stream in (self.images, self.weights, self.outputs):
+        for stream in (self.images, self.weights):
             stream.reset()
         self._find_outputs()
 
