@@ -60,9 +60,7 @@ def test_no_weight_block_is_padding_where_a_smaller_one_divides_the_tiles() -> N
     # conv1_2: 64 filters are 8 tiles. Weights: (131,072 - 8,192 - 256) / 8 = 15,328 words, 26
     # outputs of 576 rows: 3 tiles a block at most, so 3 blocks of 3. A tile takes 8 * 576 + 80
     # cycles, a block 100: 4 * (2 * 4,688 + 100) = 37,904, 3 * (3 * 4,688 + 100) = 42,492.
-    kernel = conv2d_forward(
-        batch=64, channels=64, height=224, width=224, filters=64, size=3, stride=1, pad=1
-    )
+    kernel = conv2d_forward(batch=64, channels=64, height=224, width=224, filters=64, size=3, pad=1)
     blocking = blocking_of(kernel, 1, machine())
     assert blocking == Blocking(Tile(8, 4), window_rows=3, piece=192, tiles=2, blocks=4, group=4)
 

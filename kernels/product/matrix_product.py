@@ -72,6 +72,8 @@ class _BlockProduct:
         self.chunk = Chunk.take(k, "chunk")
         names = ("blocks in group", "first output of group", "output offset")
         self.blocks, self.first_output, self.offset = (k.scalar(name) for name in names)
+        self.one_group = product.blocking.groups == 1
+        self.more = self.cursor.more if self.one_group else k.scalar("more of group")
         self.finish = product.finish.take(k, product.blocking, block, 4 * product.split.largest)
         self.tiles = TileLoop(
             k, product.blocking, block, self.images, self.weights, self.outputs.stream,
@@ -105,11 +107,16 @@ class _BlockProduct:
         k, product = self.k, self.product
         bias = self._bias_descriptor()
         product.matrices.images.prepare(k, self.images.descriptor, self.block)
-        self.outputs.reset()
+        for stream in (self.images, self.weights, self.outputs):
+            stream.reset()
+        self.cursor.restart()
+        k.smovi(0, self.first_output)
+        self._fetch_image(other=False)
+        self._fetch_weights(self.first_output, self.cursor.chunk, other=False)
         with k.loop("groups", product.blocking.groups) as left:
             self._begin_group(left)
             self._fetch_biases(bias)
-            self._chunks()
+            self._chunks(left)
         self.outputs.finish()
         self.finish.end()
 
@@ -142,8 +149,6 @@ class _BlockProduct:
                 k.smulis(group, k.number(blocking.group)), k.number(blocking.blocks)
             )
             k.smin(blocks_left, k.number(blocking.group), self.blocks)
-        for stream in (self.images, self.weights):
-            stream.reset()
         self._find_outputs()
 
     def _find_outputs(self) -> None:
@@ -158,15 +163,14 @@ class _BlockProduct:
             k.set_field(descriptor, "source_row_words", words)
             self.finish.begin_group(outputs)
 
-    def _chunks(self) -> None:
-        """Emit the loop over all chunks of all positions."""
+    def _chunks(self, groups_left: Register) -> None:
+        """Emit the loop over all chunks of all positions; the first is under way already."""
         k, cursor = self.k, self.cursor
-        cursor.restart()
-        self._fetch_image(other=False)
-        self._fetch_weights(self.first_output, cursor.chunk, other=False)
-        with k.until_zero("chunks", cursor.more):
+        with k.until_zero("chunks", self.more):
             cursor.chunk.copy_to(k, self.chunk)
             cursor.advance()
+            if not self.one_group:
+                self._look_beyond(groups_left)
             with k.when(cursor.more):
                 self._fetch_image(other=True)
             with k.when(self.chunk.first):
@@ -177,6 +181,15 @@ class _BlockProduct:
             with k.when(self.chunk.last):
                 self._store_outputs()
             self.images.turn()
+
+    def _look_beyond(self, groups_left: Register) -> None:
+        """Behind the last chunk of a group lies the first one of the next group."""
+        k = self.k
+        k.smov(self.cursor.more, self.more)
+        with k.when_zero(self.more):
+            k.slt(1, groups_left, self.cursor.more)
+            with k.when(self.cursor.more):
+                self.cursor.restart()
 
     def _weight_blocks(self) -> None:
         """Work on the chunk with every weight block of the group, fetching one block ahead."""
@@ -189,10 +202,20 @@ class _BlockProduct:
                 k.sadd(output, k.number(self.product.blocking.block_outputs), output)
                 self._fetch_weights(output, self.chunk, other=True)
             with k.when_zero(another), k.when(cursor.more):
-                self._fetch_weights(self.first_output, cursor.chunk, other=True)
+                self._fetch_weights(self._next_output(output), cursor.chunk, other=True)
             self.weights.wait()
             self.tiles.emit()
             self.weights.turn()
+
+    def _next_output(self, output: Register) -> Register:
+        """Return the first output of the group of the next chunk; `output` is free for it."""
+        k = self.k
+        if self.one_group:
+            return self.first_output
+        k.smov(self.first_output, output)
+        with k.when_zero(self.more):
+            k.sadd(output, k.number(self.product.blocking.group_outputs), output)
+        return output
 
     def _fetch_image(self, *, other: bool) -> None:
         """Start the transfer of the cursor's chunk."""
