@@ -118,4 +118,16 @@ def counted(k: Builder, loop: Loop, steps: int | Register) -> list[Register]:
     return [total, words]
 
 
-BODIES = [copy, axpy, dot, dot_of_six, accumulate, product, smooth, counted]
+def scattered(k: Builder, loop: Loop, steps: int | Register) -> list[Register]:
+    """Rows of one buffer are doubled where they lie, each through pointers made for the step."""
+    rows = k.array_buffer("rows", 64 * MOST)
+    row = k.constant(rows.address)
+    with loop("scattered", steps):
+        here, there = k.vector_address("here"), k.vector_address("there")
+        value = k.vldw(k.point_at(here, row, rows) + 0)
+        k.vstw(k.vfadds32(value, value), k.point_at(there, row, rows) + 0)
+        k.sadd(64, row, row)
+    return [row]
+
+
+BODIES = [copy, axpy, dot, dot_of_six, accumulate, product, smooth, counted, scattered]

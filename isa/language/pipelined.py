@@ -24,7 +24,7 @@ from isa.pipelined_loop import PipelinedLoop
 from isa.pipelining.plan import Outcome, Plan, plan
 from isa.pipelining.stretch import Stretches, Turns
 from isa.pipelining.webs import written
-from isa.program import Operation, Origin, Packet
+from isa.program import Buffer, Operation, Origin, Packet
 
 REFUSED = SYNCHRONISING | {Effect.BRANCH, Effect.IDLE}
 
@@ -57,13 +57,17 @@ class PipelinedLoops(ControlFlow):
         self._pipelined: dict[str, PipelinedLoop] = {}
 
     @block
-    def pipelined(self, name: str, steps: int | Register) -> Iterator[Register]:
+    def pipelined(
+        self, name: str, steps: int | Register, apart: Sequence[Buffer] = ()
+    ) -> Iterator[Register]:
         """Run the body `steps` times on the device, steps overlapping; yield the steps left.
 
         The body is plain operations in order and means what it would mean in `k.loop`. A register
-        count, or an integer, may be 0. The yielded register counts down to 1.
+        count, or an integer, may be 0. The yielded register counts down to 1. The author promises
+        that no two steps touch the same bytes of a buffer in `apart`.
         """
         self._check_steps(name, steps)
+        names = frozenset(buffer.name for buffer in apart)
         with self.scope():
             prefix = "".join(f"{loop}/" for loop in self._loops)
             loop = _Loop(
@@ -80,7 +84,7 @@ class PipelinedLoops(ControlFlow):
                 finally:
                     self._body = None
                 own = self.registers.lent_since(before)
-                self._pipeline(loop, _counted(body, loop.left), own, steps)
+                self._pipeline(loop, _counted(body, loop.left), own, steps, names)
 
     def _check_steps(self, name: str, steps: int | Register) -> None:
         if self._body is not None:
@@ -116,7 +120,12 @@ class PipelinedLoops(ControlFlow):
     # The loop -----------------------------------------------------------------------------------
 
     def _pipeline(
-        self, loop: _Loop, body: Sequence[Operation], own: set[Register], steps: int | Register
+        self,
+        loop: _Loop,
+        body: Sequence[Operation],
+        own: set[Register],
+        steps: int | Register,
+        apart: frozenset[str],
     ) -> None:
         for operation in body:
             if LOOP_PREDICATE in (*operation.reads, *operation.writes):
@@ -128,7 +137,7 @@ class PipelinedLoops(ControlFlow):
             return
         spare = self._spare(body, own)
         counted_on_device = isinstance(steps, Register)
-        outcome = plan(body, self.machine, own, spare, powers_of_two=counted_on_device)
+        outcome = plan(body, self.machine, own, spare, powers_of_two=counted_on_device, apart=apart)
         if isinstance(steps, Register):
             self._counted_on_device(loop, body, outcome, steps)
         elif steps > 0:

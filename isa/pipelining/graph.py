@@ -24,8 +24,27 @@ Edge = tuple[int, int, int, int]
 operation `before` of so many turns earlier."""
 
 
+@frozen
+class Apart:
+    """Buffers of which no two steps touch the same bytes; a step is `size` operations of a turn."""
+
+    buffers: frozenset[str]
+    size: int
+
+    def covers(self, first: _Access, second: _Access) -> bool:
+        """Tell whether two accesses meet at the most within a step."""
+        return first.buffer == second.buffer and first.buffer in self.buffers
+
+
+NOTHING_APART = Apart(frozenset(), 1)
+
+
 def edges(
-    operations: Sequence[Operation], machine: Machine, webs: Webs, pointers: Pointers
+    operations: Sequence[Operation],
+    machine: Machine,
+    webs: Webs,
+    pointers: Pointers,
+    apart: Apart = NOTHING_APART,
 ) -> list[Edge]:
     """Return the dependences of a body that is run again and again.
 
@@ -35,7 +54,7 @@ def edges(
     longest: dict[tuple[int, int, int], int] = {}
     found = [
         *_register_edges(operations, machine, webs, pointers),
-        *_memory_edges(operations, machine, pointers),
+        *_memory_edges(operations, machine, pointers, apart),
     ]
     for before, after, cycles, turns in found:
         key = (before, after, turns)
@@ -121,7 +140,7 @@ class _Access:
 
 
 def _memory_edges(
-    operations: Sequence[Operation], machine: Machine, pointers: Pointers
+    operations: Sequence[Operation], machine: Machine, pointers: Pointers, apart: Apart
 ) -> Iterator[Edge]:
     accesses = _accesses(operations, machine, pointers)
     store = machine.latency["store"]
@@ -130,6 +149,9 @@ def _memory_edges(
             if not (first.stores or second.stores):
                 continue
             turns = _first_meeting(first, second)
+            if turns is not None and apart.covers(first, second):
+                same_step = first.position // apart.size == second.position // apart.size
+                turns = 0 if turns == 0 and same_step else None
             if turns is not None:
                 cycles = 0 if not first.stores else 1 if second.stores else store
                 yield first.position, second.position, cycles, turns

@@ -9,7 +9,7 @@ are tried. `isa.pipelining.plan` calls `place` for one interval after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from isa.instruction import ONE_WRITE_PORT
@@ -48,18 +48,24 @@ class Placing:
                 self.after[first].append((second, cycles, turns))
                 self.before[second].append((first, cycles, turns))
 
-    def place(self, interval: int) -> list[Place] | None:
+    def place(self, interval: int, late: Collection[int] = ()) -> list[Place] | None:
         """Return a place for every operation, the first cycle being 0, or None.
 
-        The interval must not be below what the chains of the body need.
+        The interval must not be below what the chains of the body need. Operations in `late` are
+        placed as late as the longest way through the body allows, all others as early.
         """
-        return _Attempt(self, interval).run()
+        places = _Attempt(self, interval, late).run()
+        if places is not None:
+            for first, second, cycles, turns in self.edges:
+                apart = places[second][0] + interval * turns - places[first][0]
+                assert apart >= cycles, (first, second, cycles, turns)
+        return places
 
 
 class _Attempt:
     """One interval: which operation stands where, in which slots of the repeating pattern."""
 
-    def __init__(self, placing: Placing, interval: int) -> None:
+    def __init__(self, placing: Placing, interval: int, late: Collection[int]) -> None:
         self._p, self._interval = placing, interval
         self._cycle: list[int | None] = [None] * placing.count
         self._slot = [""] * placing.count
@@ -67,6 +73,7 @@ class _Attempt:
         self._issued: dict[tuple[str, int], int] = {}
         self._landed: dict[tuple[str, int], int] = {}
         self._heights = self._ways_to_the_end()
+        self._wanted = self._latest(late) if late else {}
 
     def _ways_to_the_end(self) -> list[int]:
         heights = list(self._p.latency)
@@ -79,6 +86,20 @@ class _Attempt:
                 if way > heights[first]:
                     heights[first], changed = way, True
         return heights
+
+    def _latest(self, late: Collection[int]) -> dict[int, int]:
+        """Return the last cycle of operations that does not make the longest way longer."""
+        starts = [0] * self._p.count
+        edges = sorted(self._p.edges)
+        changed = True
+        while changed:
+            changed = False
+            for first, second, cycles, turns in edges:
+                start = starts[first] + cycles - self._interval * turns
+                if start > starts[second]:
+                    starts[second], changed = start, True
+        longest = max(map(sum, zip(starts, self._heights, strict=True)))
+        return {number: longest - self._heights[number] for number in late}
 
     def run(self) -> list[Place] | None:
         waiting = [(-height, number) for number, height in enumerate(self._heights)]
@@ -103,7 +124,7 @@ class _Attempt:
     def _put(self, number: int) -> list[int]:
         """Place an operation; return those that had to make room for it."""
         early, late = self._window(number)
-        for cycle in self._cycles(early, late):
+        for cycle in self._cycles(number, early, late):
             free = self._first_free(number, cycle)
             if free is not None:
                 self._take(number, free, cycle)
@@ -137,13 +158,16 @@ class _Attempt:
                 late = at - cycles + interval * turns
         return early, late
 
-    def _cycles(self, early: int, late: int) -> Iterable[int]:
+    def _cycles(self, number: int, early: int, late: int) -> Iterable[int]:
         """Return the cycles to try: near what feeds the operation, else near what it feeds."""
-        if early == -MARGIN:
-            last = late if late < MARGIN else self._interval - 1
-            tried = range(last, last - self._interval, -1)
-            return tried if late < MARGIN else reversed(tried)
-        return range(early, min(late, early + self._interval - 1) + 1)
+        interval = self._interval
+        wanted = self._wanted.get(number)
+        if wanted is not None:
+            last = min(late, max(early, wanted))
+            return range(last, max(early, last - interval + 1) - 1, -1)
+        if early > -MARGIN:
+            return range(early, min(late, early + interval - 1) + 1)
+        return range(late, late - interval, -1) if late < MARGIN else range(interval)
 
     def _first_free(self, number: int, cycle: int) -> str | None:
         free = (s for s in self._p.slots[number] if not self._occupants(number, s, cycle))

@@ -23,7 +23,7 @@ from isa.packing.scheduler import schedule
 from isa.packing.slot_choices import SlotChoices
 from isa.pipelining.bounds import Bound, recurrence_bound, resource_bound
 from isa.pipelining.expansion import Names, Shortage, Spare, assign, copies, lifetimes
-from isa.pipelining.graph import edges
+from isa.pipelining.graph import Apart, edges
 from isa.pipelining.modulo import Place, Placing
 from isa.pipelining.pointers import FURTHEST, Pointers, find_pointers, move_latency
 from isa.pipelining.webs import NO_WEBS, Webs, find_webs, written
@@ -87,14 +87,15 @@ def plan(
     spare: Spare,
     *,
     powers_of_two: bool,
+    apart: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Return how to overlap the turns of a body.
 
     `own` are the body's own registers, which nobody needs outside it; `spare` are those that it may
     use, its own included. With `powers_of_two` the loop is unrolled so that device code can divide
-    by it.
+    by it. `apart` names buffers of which no two steps touch the same bytes.
     """
-    return _Search(operations, machine, own, spare, powers_of_two).outcome()
+    return _Search(operations, machine, own, spare, powers_of_two, apart).outcome()
 
 
 class _Group:
@@ -106,14 +107,17 @@ class _Group:
         steps: int,
         machine: Machine,
         own: Collection[Register],
+        apart: frozenset[str],
     ) -> None:
         self.operations, self.steps = tuple(operations) * steps, steps
+        never = Apart(apart, len(operations))
         self.webs = find_webs(self.operations, own)
         self.pointers = find_pointers(self.operations)
-        self.free = edges(self.operations, machine, self.webs, self.pointers)
-        self.fixed = edges(self.operations, machine, NO_WEBS, self.pointers)
+        self.free = edges(self.operations, machine, self.webs, self.pointers, never)
+        self.fixed = edges(self.operations, machine, NO_WEBS, self.pointers, never)
         self.free_placing = Placing(self.operations, machine, self.free)
         self.fixed_placing = Placing(self.operations, machine, self.fixed)
+        self.late = _makers(self.operations, self.webs)
         self.fixed_bound = recurrence_bound(self.operations, self.fixed).cycles
 
     def usable(self, spare: Spare) -> Spare:
@@ -138,10 +142,11 @@ class _Search:
         own: Collection[Register],
         spare: Spare,
         powers_of_two: bool,
+        apart: frozenset[str],
     ) -> None:
         self._operations, self._machine, self._own = operations, machine, own
-        self._spare, self._powers_of_two = spare, powers_of_two
-        self._groups: dict[int, _Group] = {1: _Group(operations, 1, machine, own)}
+        self._spare, self._powers_of_two, self._apart = spare, powers_of_two, apart
+        self._groups: dict[int, _Group] = {1: _Group(operations, 1, machine, own, apart)}
         self._resource = resource_bound(operations, SlotChoices(operations, machine))
         self._recurrence = recurrence_bound(operations, self._groups[1].free)
         self._failures: list[str] = []
@@ -202,19 +207,20 @@ class _Search:
         found = self._as_they_are(group, interval)
         if found is not None:
             return found
-        places = group.free_placing.place(interval)
-        if places is None:
-            self._failed(steps, interval, "no schedule was found")
-            return None
-        found_lives = lifetimes(group.operations, self._machine, group.webs, places)
-        unroll = self._unrolled(copies(found_lives, interval), interval)
-        spare = group.usable(self._spare)
-        names = assign(group.webs, found_lives, interval, unroll, spare)
-        if isinstance(names, Shortage):
-            what = f"{names.missing} {names.file.value} registers are missing"
-            self._failed(steps, interval, what)
-            return None
-        return self._counted(group, places, interval, unroll, group.webs, names)
+        failures = []
+        for late in (group.late, ()):
+            places = group.free_placing.place(interval, late)
+            if places is None:
+                failures.append("no schedule was found")
+                continue
+            lives = lifetimes(group.operations, self._machine, group.webs, places)
+            unroll = self._unrolled(copies(lives, interval), interval)
+            names = assign(group.webs, lives, interval, unroll, group.usable(self._spare))
+            if not isinstance(names, Shortage):
+                return self._counted(group, places, interval, unroll, group.webs, names)
+            failures.append(f"{names.missing} {names.file.value} registers are missing")
+        self._failed(steps, interval, failures[0])
+        return None
 
     def _as_they_are(self, group: _Group, interval: int) -> Plan | None:
         """Return a plan in which every register stays where it is."""
@@ -227,7 +233,9 @@ class _Search:
 
     def _group(self, steps: int) -> _Group:
         if steps not in self._groups:
-            self._groups[steps] = _Group(self._operations, steps, self._machine, self._own)
+            self._groups[steps] = _Group(
+                self._operations, steps, self._machine, self._own, self._apart
+            )
         return self._groups[steps]
 
     def _failed(self, steps: int, interval: int, what: str) -> None:
@@ -294,3 +302,18 @@ def _stages(group: _Group, places: Sequence[Place], interval: int, machine: Mach
     late = move_latency(machine) - 1
     ends += [places[m.position][0] + late for made in group.pointers.moves.values() for m in made]
     return max(ends) // interval + 1
+
+
+def _makers(operations: Sequence[Operation], webs: Webs) -> set[int]:
+    """Return the operations that hold no more registers with their sources than with results.
+
+    They are better late: what they make is then held for a shorter time, and what they need no
+    longer than that.
+    """
+    found = set()
+    for position, operation in enumerate(operations):
+        made = [r for r in operation.writes if (position, r) in webs.at]
+        used = {r for r in operation.reads if (position, r) in webs.at}
+        if made and len(used) <= len(made) and not used & set(made):
+            found.add(position)
+    return found
