@@ -28,6 +28,9 @@ ZEROS = 4
 TOGETHER = 4
 """Pixels of a line to which a window adds together."""
 
+FEWEST_OVERLAPPED = 8
+"""Turns over channels from which on a pipeline saves more than it costs to fill and drain."""
+
 
 class Tile:
     """Registers of a step's tile: where it ends, its channels, bytes of its pixels and rows."""
@@ -177,11 +180,19 @@ class Windows:
                 k.svbcast(k.smulis(skipped, k.number(layer.channels)), self.next_line)
 
     def _channels(self, tile: Tile) -> None:
-        """Work on all channels, so many together that there are four vectors, if there may be."""
+        """Work on all channels, so many together that there are four vectors, if there may be.
+
+        Where windows are apart, whole ones are stored without a loop, and many channels overlap.
+        """
         k = self.k
         together = MAX_VECTORS // self.layer.split.vectors
-        with k.loop("channels", k.sshflr(together.bit_length() - 1, tile.run)):
-            self._together(together, tile)
+        with k.scope():
+            turns = k.sshflr(together.bit_length() - 1, tile.run)
+            pixels = [self.tiles]  # a row of samples for each channel
+            many = self.layer.tiling.channels >= FEWEST_OVERLAPPED * together
+            overlap = self.layer.apart and many
+            with k.pipelined("channels", turns, pixels) if overlap else k.loop("channels", turns):
+                self._together(together, tile)
         if together > 1:
             with k.loop("last channels", k.sand(tile.run, together - 1)):
                 self._together(1, tile)

@@ -11,6 +11,7 @@ The next piece is on its way while one is worked on.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from attrs import frozen
@@ -26,6 +27,9 @@ from kernels.streaming.streams import BOTH_LATER, Stream
 
 UNROLLED = 16
 """Most window pixels of a piece; a window of one piece a row is unrolled."""
+
+FEWEST_OVERLAPPED = 8
+"""Channels of a run from which on filling and draining a pipeline costs less than it saves."""
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -189,11 +193,23 @@ class _BlockPooling:
             image = k.smov(self.images.current)
             value, index = k.smov(self.values.current), k.smov(self.indices.current)
             row = k.smov(self.row)
-            with k.loop("channels", self.run):
+            with self._each_channel():
                 self._one_channel(image, value, index, row, starting)
                 for register in (image, value, index):
                     k.sadd(register, self.walk.row_bytes, register)
                 k.sadd(row, 1, row)
+
+    def _each_channel(self) -> AbstractContextManager[Register]:
+        """Return the loop over channels; many overlap if a piece needs no loop over its pixels."""
+        if not self._whole_rows or self.pooling.run < FEWEST_OVERLAPPED:
+            return self.k.loop("channels", self.run)
+        results = (self.values.buffer, self.indices.buffer)  # a row of samples for each channel
+        return self.k.pipelined("channels", self.run, apart=results)
+
+    @property
+    def _whole_rows(self) -> bool:
+        """Whether a piece is always a whole row of a window."""
+        return self.pooling.piece == self.pooling.size[1]
 
     def _one_channel(
         self, image: Register, value: Register, index: Register, row: Register, starting: bool
@@ -202,24 +218,31 @@ class _BlockPooling:
         best, where = k.vectors("largest", vectors), k.vectors("its row", vectors)
         pointers = [k.vector_address("pixels") for _ in range(vectors)]
         place = k.vector_address("result")
+        values, indices = (value, self.values.buffer), (index, self.indices.buffer)
         for v, offset in enumerate(self.block.offsets):
-            k.point_at(pointers[v], k.sadd(image, offset), self.images.buffer)
+            self._point(pointers[v], image, offset, self.images.buffer)
             if starting:
                 k.vmovi(NEGATIVE_INFINITY, best[v])
                 k.svbcast(row, where[v])
-            else:
-                k.vldw(k.point_at(place, k.sadd(value, offset), self.values.buffer) + 0, best[v])
-                k.vldw(k.point_at(place, k.sadd(index, offset), self.indices.buffer) + 0, where[v])
+                continue
+            for (start, buffer), target in ((values, best[v]), (indices, where[v])):
+                k.vldw(self._point(place, start, offset, buffer) + 0, target)
         number = k.svbcast(row)
-        if self.pooling.piece == self.pooling.size[1]:
+        if self._whole_rows:
             for _ in range(self.pooling.piece):
                 self._one_pixel(pointers, best, where, number)
         else:
             with k.loop("pixels", self.pixels):
                 self._one_pixel(pointers, best, where, number)
         for v, offset in enumerate(self.block.offsets):
-            k.vstw(best[v], k.point_at(place, k.sadd(value, offset), self.values.buffer) + 0)
-            k.vstw(where[v], k.point_at(place, k.sadd(index, offset), self.indices.buffer) + 0)
+            for (start, buffer), source in ((values, best[v]), (indices, where[v])):
+                k.vstw(source, self._point(place, start, offset, buffer) + 0)
+
+    def _point(
+        self, pointer: Register, start: Register, offset: Register, buffer: Buffer
+    ) -> Register:
+        with self.k.scope():
+            return self.k.point_at(pointer, self.k.sadd(start, offset), buffer)
 
     def _one_pixel(self, pointers: Any, best: Any, where: Any, number: Register) -> None:
         """Take a pixel where it is larger, or NaN; `number` is its row, and moves on."""
