@@ -54,15 +54,15 @@ class _BlockBackward:
             for theirs, mine in zip(walk.step.registers(), self.step.registers(), strict=True):
                 k.smov(theirs, mine)
             walk.advance()
-            # Two transfers of one core would share its part of the DDR and end together, late; and
-            # then nothing would be under way while the core works.
+            # What is asked for before a wait shares the DDR with what is waited for, and arrives
+            # early; then nothing is under way while the core works.
             with k.scope(), k.when(k.smulis(self.step.rows, self.step.columns)):
                 self.gradients.wait()
                 self.indices.wait()
-            with k.when(walk.more):
-                self._fetch(other=True)
             with k.when(self.step.first):
                 self.tiles.claim()
+            with k.when(walk.more):
+                self._fetch(other=True)
             with k.scope():
                 tile = Tile(self.layer, self.block, self.step)
                 self.windows.emit(self.step, tile, self.gradients, self.tiles.stream)
