@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def test_a_file_is_named_for_what_it_holds(path: Path) -> None:
         word for part in path.relative_to(ROOT).with_suffix("").parts for word in part.split("_")
     }
     assert not words & VAGUE_WORDS
+
+
+def test_every_package_is_installed() -> None:
+    """An editable installation finds a package that is not listed, any other one does not."""
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        listed = tomllib.load(stream)["tool"]["setuptools"]["packages"]
+    there = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for folder in ("isa", "kernels", "simulator")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == there
 
 
 def test_every_package_was_looked_at() -> None:
