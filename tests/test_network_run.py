@@ -154,6 +154,39 @@ def test_a_damaged_state_is_refused(tmp_path, text):
         Store(tmp_path, REQUEST)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rows", [{"name": "conv1"}]),
+        ("rows", [{"name": "conv1", "report": {"kernel": "conv2d_forward"}, "softmax": None}]),
+        ("rows", [3]),
+        ("rows", "text"),
+        ("tensors", ["conv2.z"]),
+        ("tensors", {"conv2.z": "../important.npz"}),
+        ("tensors", {"conv2.z": "/etc/important.npz"}),
+        ("tensors", {"conv2.z": 7}),
+    ],
+)
+def test_a_state_that_says_something_else_is_refused_and_nothing_removed(tmp_path, key, value):
+    important = tmp_path / "important.npz"
+    important.write_bytes(b"kept")
+    folder = tmp_path / "state"
+    state = json.loads(begun(folder))
+    state[key] = value
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"state.json' is no state of a run; nothing was changed"):
+        train(Store(folder, REQUEST))
+    assert important.read_bytes() == b"kept"
+
+
+def test_more_rows_than_steps_are_refused(tmp_path):
+    state = json.loads(begun(tmp_path))
+    state["rows"] *= 100
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"state.json' is no state of a run; nothing was changed"):
+        train(Store(tmp_path, REQUEST))
+
+
 def test_a_damaged_tensor_is_refused(tmp_path):
     begun(tmp_path)
     (file,) = tmp_path.glob("*-conv2.z.npz")

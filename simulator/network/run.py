@@ -64,10 +64,10 @@ def run_network(
     plan: Plan, chip: Chip, tensors: Tensors, store: Store | None, watch: Watch
 ) -> NetworkRun:
     """Run all steps, or those that the store has not; raise what `simulate` raises."""
-    done = list(store.rows) if store is not None else []
-    rows, softmax = [_restored(row, chip.machine) for row in done], _softmax_of(done)
+    rows, softmax = _resumed(plan, chip.machine, store)
+    resumed = len(rows)
     timed: dict[Kernel, Report] = {}
-    for number in range(len(done), len(plan.steps)):
+    for number in range(resumed, len(plan.steps)):
         step = plan.steps[number]
         progress = watch.begins(number, step)
         known = timed.get(step.kernel)
@@ -88,7 +88,7 @@ def run_network(
                 tensors.only_for(number + 1)
         rows.append(row)
         watch.ends(number, row)
-    return NetworkRun(tuple(rows), softmax, len(done))
+    return NetworkRun(tuple(rows), softmax, resumed)
 
 
 def _simulated(
@@ -127,6 +127,23 @@ def _softmax(
     if any(plan.slopes in step.names for step in plan.steps):
         found["loss"] = loss(outputs["z"], tensors.labels())[0]
     return found
+
+
+def _resumed(
+    plan: Plan, machine: Machine, store: Store | None
+) -> tuple[list[Row], Mapping[str, Any] | None]:
+    """Return the rows of a store and its softmax; UsageError if they are none of the plan."""
+    if store is None:
+        return [], None
+    try:
+        rows = [_restored(row, machine) for row in store.rows]
+        softmax = _softmax_of(store.rows)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise store.damaged() from error
+    steps = [(step.layer, step.kernel.name) for step in plan.steps]
+    if [(row.name, row.kind) for row in rows] != steps[: len(rows)]:
+        raise store.damaged()
+    return rows, softmax
 
 
 def _restored(stored: Mapping[str, Any], machine: Machine) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, Any]
 
 STATE = "state.json"
 FORMAT = 1
+TENSOR_FILE = re.compile(r"[0-9]+-[A-Za-z0-9_.]+\.npz")
 ROOT = Path(__file__).parents[2]
 SOURCES = ("isa", "kernels", "simulator")
 
@@ -94,14 +96,20 @@ class Store:
             state = json.loads(path.read_text(encoding="utf-8"))
             request, rows, tensors = state["request"], state["rows"], state["tensors"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"'{path}' is no state of a run; {self._begin_anew()}") from error
+            raise self.damaged() from error
         wanted = json.loads(json.dumps(self._request))
         if request != wanted:
             raise UsageError(
                 f"folder '{self._folder}' holds a run with {_differences(request, wanted)}; "
                 f"{self._begin_anew()}"
             )
+        if not isinstance(rows, list) or not _are_files(tensors):
+            raise self.damaged()
         self.rows, self._tensors = rows, tensors
+
+    def damaged(self) -> UsageError:
+        """Return the error for a state that does not say what a state says."""
+        return UsageError(f"'{self._folder / STATE}' is no state of a run; {self._begin_anew()}")
 
     def _begin_anew(self) -> str:
         return "nothing was changed there: give --state another folder, or remove this one"
@@ -122,6 +130,13 @@ def version() -> str:
 def _is_ours(name: str) -> bool:
     """Tell whether a file may be what an interrupt left before the first step was finished."""
     return name.endswith((".npz", ".partial"))
+
+
+def _are_files(tensors: Any) -> bool:
+    """Tell whether these are tensors and their files, which must lie in the folder itself."""
+    return isinstance(tensors, dict) and all(
+        isinstance(file, str) and TENSOR_FILE.fullmatch(file) for file in tensors.values()
+    )
 
 
 def _archive(tensor: Array) -> Any:
