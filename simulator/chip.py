@@ -37,6 +37,7 @@ from simulator.chip_record import (
     FROM,
     ID,
     LAST_JOINED,
+    MEMORY_NAMES,
     MODE,
     NONE,
     PACKET,
@@ -280,8 +281,7 @@ class Chip:
     def _memories(self, core: Core) -> tuple[Memory, ...]:
         if not self.timing_only:
             return (core.array_memory, core.scalar_memory, self.ddr)
-        names = ("AM", "SM", "DDR")
-        extents = zip(names, self._extents, strict=True)
+        extents = zip(MEMORY_NAMES, self._extents, strict=True)
         return tuple(_extent(name, first, end - first) for name, (first, end) in extents)
 
     def _refused(self, refusal: int, core: int, entry: int) -> str:

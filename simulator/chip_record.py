@@ -147,6 +147,7 @@ AM_NUMBER = 0
 SM_NUMBER = 1
 DDR_NUMBER = 2
 MEMORY_COUNT = 3
+MEMORY_NAMES = ("AM", "SM", "DDR")  # by number
 
 
 def units_per_cycle(bytes_per_cycle: float) -> int:

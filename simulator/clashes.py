@@ -7,8 +7,8 @@ over the chip's flat record, called by `starts` for every start and by `release`
 compiled, they are the same. `simulator.checking.in_flight` words what they find.
 
 Nearly all starts are far from everything in flight. So a start is held against the extents of its
-own core's transfers, and in DDR against one extent for each core's reads and one for its writes;
-rows are looked at only where these meet.
+own core's transfers, and in DDR against one extent around all that is read and one around all that
+is written; single extents, and then rows, are looked at only where these meet.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ def is_near(record: Record, core: int, entry: int) -> int:
     first = record[entry + FROM_FIRST]
     end = record[entry + FROM_END]
     if record[entry + FROM_MEMORY] == DDR_NUMBER:
-        near = near_writes(record, first, end)
+        near = near_in_ddr(record, WRITING, CORE_WRITES, TO_FIRST, first, end)
     else:
         near = near_in_core(record, core, first, end)
     first = record[entry + TO_FIRST]
     end = record[entry + TO_END]
     if record[entry + TO_MEMORY] == DDR_NUMBER:
-        near |= near_writes(record, first, end)
-        near |= near_reads(record, first, end)
+        near |= near_in_ddr(record, WRITING, CORE_WRITES, TO_FIRST, first, end)
+        near |= near_in_ddr(record, READING, CORE_READS, FROM_FIRST, first, end)
     else:
         near |= near_in_core(record, core, first, end)
     return near
@@ -130,28 +130,21 @@ def near_in_core(record: Record, core: int, first: int, end: int) -> int:
     return near_one(record, busy, inner_address(record, core), 2, first, end)
 
 
-def near_reads(record: Record, first: int, end: int) -> int:
-    """Return 1 if bytes of DDR meet an extent that a transfer in flight reads, else 0."""
-    if first >= record[READING + 2] or record[READING + 1] >= end:
+def near_in_ddr(
+    record: Record, known: int, channels: int, extent: int, first: int, end: int
+) -> int:
+    """Return 1 if bytes of DDR meet an extent that transfers in flight read, or write, else 0.
+
+    `known` is what is known of all of them, `channels` a core's mask, `extent` that of an entry.
+    """
+    if first >= record[known + 2] or record[known + 1] >= end:
         return 0
     near = 0
     at = record[FIRST_CORE]
     for _ in range(record[CORES]):
-        extents = at + ENTRIES + FROM_FIRST
-        near |= near_one(record, record[at + CORE_READS], extents, ENTRY_SIZE, first, end)
-        at += record[CORE_SIZE]
-    return near
-
-
-def near_writes(record: Record, first: int, end: int) -> int:
-    """Return 1 if bytes of DDR meet an extent that a transfer in flight writes, else 0."""
-    if first >= record[WRITING + 2] or record[WRITING + 1] >= end:
-        return 0
-    near = 0
-    at = record[FIRST_CORE]
-    for _ in range(record[CORES]):
-        extents = at + ENTRIES + TO_FIRST
-        near |= near_one(record, record[at + CORE_WRITES], extents, ENTRY_SIZE, first, end)
+        near |= near_one(
+            record, record[at + channels], at + ENTRIES + extent, ENTRY_SIZE, first, end
+        )
         at += record[CORE_SIZE]
     return near
 

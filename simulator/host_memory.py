@@ -35,11 +35,15 @@ def keepable_bytes() -> int:
     The largest layer of VGG16 holds 2.5 GB at 64 samples, and clearing as much anew takes a quarter
     of its run.
     """
+    return max(FEWEST_KEPT_BYTES, host_bytes() // KEPT_SHARE)
+
+
+def host_bytes() -> int:
+    """Return the bytes of the host's memory; 0 where the host does not tell."""
     try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
-        there = 0
-    return max(FEWEST_KEPT_BYTES, there // KEPT_SHARE)
+        return 0
 
 
 class _Loan:

@@ -75,7 +75,8 @@ def simulate(
     program = kernel.program(record, cores)
     tracer = Trace(trace) if isinstance(trace, str | Path) else trace
     native = engine == "compiled" and can_compile(program, record, check, timing_only, tracer)
-    compiled = compiled_program(program, record, kernel.work.flops) if native else None
+    least = least_cycles(kernel, record) if kernel.work.flops else 0
+    compiled = compiled_program(program, record, least) if native else None
     placing = time.perf_counter()
     ddr = None if timing_only else place(program, record.ddr.base, arrays)
     placed = time.perf_counter()
@@ -137,11 +138,16 @@ def _note_inputs(checker: Checker, program: Program, machine: Machine) -> None:
         checker.placed(first // 4, placement.buffer.bytes // 4)
 
 
+def least_cycles(kernel: Kernel, machine: Machine) -> float:
+    """Return the cycles a core alone needs at least to multiply, or the DDR to move the tensors."""
+    multiplying = kernel.work.multiply_adds / machine.macs_per_cycle
+    moving = kernel.compulsory_bytes / (machine.ddr.bytes_per_cycle * machine.ddr.efficiency)
+    return max(multiplying, moving)
+
+
 def _limit(cycle_limit: int | None, kernel: Kernel, machine: Machine) -> int:
     if cycle_limit is None:
-        multiplying = kernel.work.multiply_adds / machine.macs_per_cycle
-        moving = kernel.compulsory_bytes / (machine.ddr.bytes_per_cycle * machine.ddr.efficiency)
-        return max(DEFAULT_CYCLE_LIMIT, int(LIMIT_FACTOR * max(multiplying, moving)))
+        return max(DEFAULT_CYCLE_LIMIT, int(LIMIT_FACTOR * least_cycles(kernel, machine)))
     if cycle_limit < 1:
         raise UsageError(f"the cycle limit must be at least 1, got {cycle_limit}")
     return cycle_limit

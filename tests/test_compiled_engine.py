@@ -16,7 +16,7 @@ from test_goldens import CYCLES, kernel_of
 @pytest.fixture(autouse=True)
 def better_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare the code that long runs use; small sizes get quick code else."""
-    monkeypatch.setattr(programs, "QUICK_FLOPS", 0)
+    monkeypatch.setattr(programs, "QUICK_CYCLES", 0)
 
 
 def assert_same(kernel: Kernel, cores: int, sprinkle: bool = False, *overrides: str) -> Run:

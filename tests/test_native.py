@@ -33,7 +33,7 @@ def called(library: Library, argument: int) -> int:
 
 
 def multiply_add(builder: ir.IRBuilder, *operands: ir.Value) -> ir.Value:
-    return builder.intrinsic("llvm.fma.f32", SINGLE, operands)
+    return builder.call_named("llvm.fma.f32", SINGLE, operands)
 
 
 def on_floats(make: Any) -> ir.Module:

@@ -59,8 +59,8 @@ def _longer_cycle(count: int, edges: Sequence[Edge], cycles: Fraction) -> list[E
     scale, rate = cycles.denominator, cycles.numerator
     weighted = [(edge, edge[2] * scale - edge[3] * rate) for edge in edges]
     weighted.sort(key=lambda entry: entry[0][1])
-    way, parent = [0] * count, [None] * count
-    leads: list[Edge | None] = list(parent)
+    way = [0] * count
+    leads: list[Edge | None] = [None] * count
     while True:
         changed = False
         for edge, weight in weighted:

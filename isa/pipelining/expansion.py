@@ -98,8 +98,8 @@ def assign(
             else:
                 file = web.registers[0].file
                 missing[file] = missing.get(file, 0) + len(web.registers)
-    for file, count in missing.items():
-        return Shortage(file, count)
+    if missing:
+        return Shortage(*next(iter(missing.items())))
     return names
 
 

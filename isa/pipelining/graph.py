@@ -70,7 +70,7 @@ class _Last:
     """Who wrote a register last, with its latency, and who has read it since; turns 0 and 1."""
 
     writer: tuple[int, int, int] | None = None
-    readers: list[tuple[int, int]] = []  # noqa: RUF008  (replaced, never changed)
+    readers: tuple[tuple[int, int], ...] = ()
 
 
 def _register_edges(
@@ -104,11 +104,11 @@ def _register_edges(
                     yield before, position, landing + 1 - latency, turn - then
             for register in read:
                 held = place(turn, position, register)
-                held.readers = [*held.readers, (position, turn)]
+                held.readers = (*held.readers, (position, turn))
             for register, latency in landed:
                 held = place(turn, position, register)
                 held.writer = (position, turn, latency)
-                held.readers = []
+                held.readers = ()
 
 
 def _ordered_reads(position: int, operation: Operation, pointers: Pointers) -> tuple[Register, ...]:

@@ -78,26 +78,23 @@ class _Attempt:
     def _ways_to_the_end(self) -> list[int]:
         heights = list(self._p.latency)
         edges = sorted(self._p.edges, key=lambda edge: -edge[0])
+        self._lengthen(heights, [(b, a, cycles, turns) for a, b, cycles, turns in edges])
+        return heights
+
+    def _lengthen(self, ways: list[int], edges: Sequence[Edge]) -> None:
+        """Make every way at least as long as the one that an edge leads on from."""
         changed = True
         while changed:
             changed = False
-            for first, second, cycles, turns in edges:
-                way = heights[second] + cycles - self._interval * turns
-                if way > heights[first]:
-                    heights[first], changed = way, True
-        return heights
+            for before, after, cycles, turns in edges:
+                way = ways[before] + cycles - self._interval * turns
+                if way > ways[after]:
+                    ways[after], changed = way, True
 
     def _latest(self, late: Collection[int]) -> dict[int, int]:
         """Return the last cycle of operations that does not make the longest way longer."""
         starts = [0] * self._p.count
-        edges = sorted(self._p.edges)
-        changed = True
-        while changed:
-            changed = False
-            for first, second, cycles, turns in edges:
-                start = starts[first] + cycles - self._interval * turns
-                if start > starts[second]:
-                    starts[second], changed = start, True
+        self._lengthen(starts, sorted(self._p.edges))
         longest = max(map(sum, zip(starts, self._heights, strict=True)))
         return {number: longest - self._heights[number] for number in late}
 

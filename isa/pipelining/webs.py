@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from isa.operands import File, Register, RPair, VRPair
 from isa.packing.dependences import LANE_MASK
@@ -31,7 +31,7 @@ class Webs:
     """The webs of a body; `at[position, register]` is the number of an operand's web."""
 
     webs: tuple[Web, ...] = ()
-    at: dict[tuple[int, Register], int] = {}  # noqa: RUF008  (never written to)
+    at: dict[tuple[int, Register], int] = field(factory=dict)
 
 
 NO_WEBS = Webs()

@@ -18,6 +18,7 @@ from isa.program import Buffer
 from kernels.pooling.backward_layer import PoolingBackward
 from kernels.pooling.backward_tiles import Extent
 from kernels.pooling.backward_walk import Step
+from kernels.pooling.forward import FEWEST_OVERLAPPED
 from kernels.samples.blocks import DeviceBlock
 from kernels.samples.columns import MAX_VECTORS
 from kernels.streaming.streams import Stream
@@ -27,9 +28,6 @@ ZEROS = 4
 
 TOGETHER = 4
 """Pixels of a line to which a window adds together."""
-
-FEWEST_OVERLAPPED = 8
-"""Turns over channels from which on a pipeline saves more than it costs to fill and drain."""
 
 
 class Tile:

@@ -29,7 +29,7 @@ UNROLLED = 16
 """Most window pixels of a piece; a window of one piece a row is unrolled."""
 
 FEWEST_OVERLAPPED = 8
-"""Channels of a run from which on filling and draining a pipeline costs less than it saves."""
+"""Turns over channels from which on a pipeline saves more than it costs to fill and drain."""
 
 NEGATIVE_INFINITY = float("-inf")
 

@@ -13,7 +13,7 @@ from isa.descriptor import LARGEST_STRIDE
 from isa.errors import KernelError
 from isa.language.allocation import ALIGNMENT
 from isa.machine import Machine
-from kernels.product.inner_product import Tile
+from kernels.product.inner_product import Rhythm, Tile
 from kernels.product.window import Dimension
 from kernels.samples.blocks import table_bytes
 from kernels.samples.columns import BatchSplit
@@ -124,7 +124,8 @@ class Blocking:
         if shape.window_row * row_bytes > LARGEST_STRIDE:
             window_rows = 1  # then no transfer steps from image row to image row
         most = _clamp(weight_words // (window_rows * piece * tile.outputs), group_tiles)
-        block_tiles = _block_tiles(tiles, most, window_rows * piece)
+        interval = Rhythm.make(tile, machine).interval
+        block_tiles = _block_tiles(tiles, most, window_rows * piece, interval)
         blocks = -(-tiles // block_tiles)
         groups = -(-blocks // _clamp(group_tiles // block_tiles, blocks))
         group = -(-blocks // groups)
@@ -172,12 +173,12 @@ def _weight_words(free: int, group_outputs: int) -> int:
     return (free - 4 * group_outputs) // 8 // WEIGHT_WORDS * WEIGHT_WORDS
 
 
-def _block_tiles(tiles: int, most: int, rows: int) -> int:
+def _block_tiles(tiles: int, most: int, rows: int, interval: int) -> int:
     """Return the tiles of a weight block that cost least: the last block may hold padding.
 
-    A step of a tile is 8 packets, whatever its vectors.
+    A step of a tile takes `interval` cycles, and there is one for each row.
     """
-    tile_cycles = 8 * rows + TILE_CYCLES
+    tile_cycles = interval * rows + TILE_CYCLES
 
     def cycles(count: int) -> tuple[int, int]:
         blocks = -(-tiles // count)

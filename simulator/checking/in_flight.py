@@ -21,6 +21,7 @@ from simulator.chip_record import (
     FROM,
     FROM_MEMORY,
     MEMORIES,
+    MEMORY_NAMES,
     STARTED_BY,
     TIME,
     TO,
@@ -30,9 +31,6 @@ from simulator.chip_record import (
     entry_address,
 )
 from simulator.dma import plane_at
-
-MEMORY_NAMES = ("AM", "SM", "DDR")
-"""In the order of their numbers."""
 
 
 def clash_text(program: Program, record: Record, core: int, channel: int) -> str:

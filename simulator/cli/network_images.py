@@ -6,14 +6,12 @@ less the mean of ImageNet and divided by its deviation, channel by channel.
 
 from __future__ import annotations
 
-import zipfile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from isa.errors import UsageError
-from simulator.cli.tensor_files import DAMAGED, HEADER_READERS
+from simulator.cli.tensor_files import opened, read_tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -46,36 +44,22 @@ def read_images(path: str, batch: int | None) -> tuple[Array, str]:
 
 
 def _from_archive(path: str) -> Array:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            if len(names) != 1:
-                found = ", ".join(name.removesuffix(".npy") for name in names) or "none"
-                raise UsageError(f"it must hold one tensor, the images; it has {found}")
-            with archive.open(names[0]) as stream:
-                _check_header(stream)
-            with archive.open(names[0]) as stream:
-                images: Array = npy.read_array(stream, allow_pickle=False)
-    except UsageError as error:
-        raise UsageError(f"input file '{path}': {error}") from None
-    except FileNotFoundError as error:
-        raise UsageError(f"input file '{path}' does not exist") from error
-    except DAMAGED as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"input file '{path}' is not a readable .npz file: {reason}") from error
-    if not np.isfinite(images).all():
-        raise UsageError(f"input file '{path}' holds values that are not finite")
+    with opened(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        if len(names) != 1:
+            found = ", ".join(name.removesuffix(".npy") for name in names) or "none"
+            raise UsageError(f"it must hold one tensor, the images; it has {found}")
+        images = read_tensor(archive, names[0], names[0].removesuffix(".npy"), _check)
+        if not np.isfinite(images).all():
+            raise UsageError("it holds values that are not finite")
     return images
 
 
-def _check_header(stream: IO[bytes]) -> None:
+def _check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse what are no images before memory is taken for them."""
-    version = npy.read_magic(stream)
-    if version not in HEADER_READERS:
-        raise UsageError(f"the tensor is in version {version} of the .npy format")
-    shape, _, dtype = HEADER_READERS[version](stream)
     if dtype != np.float32 or len(shape) != 4 or shape[1:] != PLANE or not shape[0]:
-        raise UsageError(f"images must be float32 of shape (N, 3, 224, 224), not {dtype} {shape}")
+        wanted = f"(N, {', '.join(map(str, PLANE))})"
+        raise UsageError(f"images must be float32 of shape {wanted}, not {dtype} {shape}")
 
 
 def _from_photograph(path: str) -> Array:
@@ -84,10 +68,10 @@ def _from_photograph(path: str) -> Array:
     except ImportError:
         raise UsageError("reading a photograph needs Pillow: pip install 'ftm7004[plot]'") from None
     try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
                 raise UsageError(f"input file '{path}' has more than {MOST_PIXELS:,} pixels")
-            picture = opened.convert("RGB")
+            picture = image.convert("RGB")
     except FileNotFoundError as error:
         raise UsageError(f"input file '{path}' does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -96,7 +80,8 @@ def _from_photograph(path: str) -> Array:
         ) from error
     scale = SHORTER_SIDE / min(picture.size)
     size = [max(SHORTER_SIDE, round(scale * side)) for side in picture.size]
-    left, top = ((side - PLANE[1]) // 2 for side in size)
-    middle = picture.resize((size[0], size[1])).crop((left, top, left + 224, top + 224))
+    _, height, width = PLANE
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    middle = picture.resize((size[0], size[1])).crop((left, top, left + width, top + height))
     pixels = np.asarray(middle, np.float32) / 255
     return np.ascontiguousarray(((pixels - MEAN) / DEVIATION).astype(np.float32).transpose(2, 0, 1))

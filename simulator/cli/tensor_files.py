@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import IO, BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -42,14 +44,23 @@ def read_npz(path: str, kernel: Kernel) -> dict[str, Array]:
     Raise UsageError, naming the file, where it cannot be read, misses or adds a tensor, or holds
     one of another shape or dtype than the kernel declares.
     """
+    with opened(path) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        _check_names(list(members), kernel)
+        return {
+            name: tensor.check(
+                name, read_tensor(archive, members[name], name, partial(_check, name, tensor))
+            )
+            for name, tensor in kernel.inputs.items()
+        }
+
+
+@contextmanager
+def opened(path: str) -> Iterator[zipfile.ZipFile]:
+    """Give an .npz file; what reading it meets is raised as a UsageError that names the file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            _check_names(list(members), kernel)
-            return {
-                name: _read(archive, members[name], name, tensor)
-                for name, tensor in kernel.inputs.items()
-            }
+            yield archive
     except UsageError as error:
         raise UsageError(f"input file '{path}': {error}") from None
     except FileNotFoundError as error:
@@ -83,20 +94,27 @@ def _check_names(names: list[str], kernel: Kernel) -> None:
         raise UsageError(f"kernel '{kernel.name}' takes inputs {takes}: {'; '.join(wrong)}")
 
 
-def _read(archive: zipfile.ZipFile, member: str, name: str, tensor: Tensor) -> Array:
+def read_tensor(
+    archive: zipfile.ZipFile,
+    member: str,
+    name: str,
+    check: Callable[[tuple[int, ...], np.dtype[Any]], None],
+) -> Array:
+    """Return a tensor of an archive once `check` has seen its shape and dtype, and not refused."""
     if archive.getinfo(member).compress_type not in NUMPY_COMPRESSION:
         raise UsageError(f"tensor '{name}' is compressed in a way that numpy does not use")
     with archive.open(member) as stream:
-        _check_header(stream, name, tensor)
+        version = npy.read_magic(stream)
+        if version not in HEADER_READERS:
+            raise UsageError(f"tensor '{name}' is in version {version} of the .npy format")
+        shape, _, dtype = HEADER_READERS[version](stream)
+        check(shape, dtype)
     with archive.open(member) as stream:
-        return tensor.check(name, npy.read_array(stream, allow_pickle=False))
+        found: Array = npy.read_array(stream, allow_pickle=False)
+    return found
 
 
-def _check_header(stream: IO[bytes], name: str, tensor: Tensor) -> None:
-    version = npy.read_magic(stream)
-    if version not in HEADER_READERS:
-        raise UsageError(f"tensor '{name}' is in version {version} of the .npy format")
-    shape, _, dtype = HEADER_READERS[version](stream)
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if dtype != tensor.dtype:
         raise UsageError(f"tensor '{name}' must be {tensor.dtype}, is {dtype}")
     if shape != tensor.shape:

@@ -70,6 +70,10 @@ class NetworkRequest:
             raise UsageError("--layers needs at least one name, such as conv5_3,fc8")
         return tuple(name for name in known if name in names)
 
+    def plan(self, batch: int) -> Plan:
+        """Return the steps of a batch of so many images."""
+        return make_plan(self.phase, batch, network_layers(NETWORK), self.chosen(), library())
+
     def check_together(self, chosen: Sequence[str]) -> None:
         """Refuse options that contradict each other, and files that cannot be written."""
         first = short_name(network_layers(NETWORK)[0])
@@ -132,8 +136,8 @@ def execute(request: NetworkRequest) -> int:
     if request.input is not None:
         images, source = read_images(request.input, request.batch)
     batch = len(images) if images is not None else request.batch or BATCH
-    plan = _plan(request, batch, chosen)
-    _check_room(request, plan, machine, chosen)
+    plan = request.plan(batch)
+    _check_room(request, plan, machine)
     store = _open_store(request, machine, chosen, batch, images)
     run = _run(request, plan, machine, images, store)
     network = whole(NETWORK, {"phase": plan.phase, "batch": batch}, run.rows, machine)
@@ -153,26 +157,18 @@ def execute(request: NetworkRequest) -> int:
 
 
 def _about(request: NetworkRequest, source: str) -> About:
-    chosen = request.chosen()
-    make = lambda batch: _plan(request, batch, chosen)  # noqa: E731
-    return About(NETWORK, len(chosen) == len(network_layers(NETWORK)), source, request.seed, make)
+    complete = len(request.chosen()) == len(network_layers(NETWORK))
+    return About(NETWORK, complete, source, request.seed, request.plan)
 
 
-def _plan(request: NetworkRequest, batch: int, chosen: Sequence[str]) -> Plan:
-    return make_plan(request.phase, batch, network_layers(NETWORK), chosen, library())
-
-
-def _check_room(
-    request: NetworkRequest, plan: Plan, machine: Machine, chosen: Sequence[str]
-) -> None:
+def _check_room(request: NetworkRequest, plan: Plan, machine: Machine) -> None:
     """Refuse too many cores, and batches without room on the chip or the host."""
     try:
         memory.check_chip(plan, machine, request.cores)
     except KernelError as error:
         raise UsageError(f"batch {plan.batch:,} does not fit the chip: {error}") from error
     if not request.timing_only:
-        make = lambda batch: _plan(request, batch, chosen)  # noqa: E731
-        memory.check_host(plan, request.state is not None, make)
+        memory.check_host(plan, request.state is not None, request.plan)
 
 
 def _open_store(

@@ -31,7 +31,13 @@ from simulator.compiled.flights import (
 )
 from simulator.compiled.functions import write_functions
 from simulator.compiled.handover import enter, leave, take_registers
-from simulator.compiled.native import Library, from_object, no_collection, to_object
+from simulator.compiled.native import (
+    FEWEST_QUICK_LANES,
+    Library,
+    from_object,
+    no_collection,
+    to_object,
+)
 from simulator.compiled.places import MARGIN_WORDS
 from simulator.compiled.plan import Code, Plan
 from simulator.compiled.record import Record, aligned
@@ -43,9 +49,6 @@ from simulator.result import BANK_CONFLICT, CoreResult, StallPlace, Tracer
 from simulator.state import Status
 
 RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
-
-FEWEST_QUICK_LANES = 8
-"""LLVM's quick translation stumbles over masks of less than a byte."""
 
 SLICE = 1 << 26
 """Cycles between two reports of progress, and chances to be interrupted."""

@@ -14,7 +14,7 @@ from simulator.compiled import ir
 from simulator.compiled.bank_stalls import BankModel, most_stalls
 from simulator.compiled.flights import Flight
 from simulator.compiled.llvm_values import REGISTER, WORD
-from simulator.compiled.native import align_stack, leave_unoptimised
+from simulator.compiled.native import FEWEST_QUICK_LANES, align_stack, leave_unoptimised
 from simulator.compiled.packets import LANE_MASK, Registers, Sent, whole
 from simulator.compiled.places import Space
 from simulator.compiled.plan import Code, Plan
@@ -61,8 +61,7 @@ class Frame:
         self.faulty, self.saving = self._block("fault"), self._block("save")
         self.builder = ir.IRBuilder(self.body)
         self.turning = leads_back(plan.program, stretch)
-        # LLVM's quick translation stumbles over masks of less than a byte.
-        if not self.turning and self.lanes >= BYTE.width:
+        if not self.turning and self.lanes >= FEWEST_QUICK_LANES:
             leave_unoptimised(self.function)
         self.registers = Registers(self.builder, self.lanes, self._from_record)
         self.registers.load_flag = self._flag_from_record

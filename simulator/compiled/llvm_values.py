@@ -121,7 +121,7 @@ class LlvmWords(Words):
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         operands = [self._float(a), self._float(b), self._float(c)]
         name = f"llvm.fma.{self._suffix}f32"
-        return self._from_float(self.builder.intrinsic(name, self._single, operands))
+        return self._from_float(self.builder.call_named(name, self._single, operands))
 
     def fneg(self, a: Value) -> Value:
         return self._from_float(self.builder.fneg(self._float(a)))
@@ -140,7 +140,7 @@ class LlvmWords(Words):
 
     def float_to_int(self, a: Value) -> Value:
         name = f"llvm.fptosi.sat.{self._suffix}i32.{self._suffix}f32"
-        return self._widened(self.builder.intrinsic(name, self._word, [self._float(a)]))
+        return self._widened(self.builder.call_named(name, self._word, [self._float(a)]))
 
     def _operand(self, a: Value) -> Value:
         return self.constant(a) if isinstance(a, int) else a

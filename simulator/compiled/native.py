@@ -22,7 +22,10 @@ CODE_GENERATION_LEVEL = 1
 """LLVM's level of code generation, 0 to 3: 2 and 3 take a third longer and run no faster here."""
 
 QUICK_LEVEL = 0
-"""The level for code that hardly runs: a third of the time to make it, several to run it."""
+"""The level for code that hardly runs: a third of the time to make it, about twice to run it."""
+
+FEWEST_QUICK_LANES = 8
+"""LLVM's quick translation stumbles over masks of less than a byte."""
 
 STACK_ALIGNMENT = 64
 """Bytes of the longest vector register, which are also those of a cache line."""
@@ -81,7 +84,7 @@ def compile_module(module: ir.Module | str) -> Library:
 def to_object(module: ir.Module | str, *, quick: bool = False) -> bytes:
     """Return the object code of a module or of its text; RuntimeError if it is not valid.
 
-    `quick` code is made in a third of the time and runs several times as long.
+    `quick` code is made in a third of the time and takes about twice as long to run.
     """
     host = _this_host()
     parsed = binding.parse_assembly(str(module))

@@ -114,7 +114,7 @@ class VectorPlace:
 
     def _store(self, value: Value, pointer: Value, mask: Value) -> None:
         name = f"llvm.masked.store.v{value.type.count}i32.p0"
-        self.builder.intrinsic(name, ir.VoidType(), [value, pointer, WORD(4), mask])
+        self.builder.call_named(name, ir.VoidType(), [value, pointer, WORD(4), mask])
 
     def _spread(self, value: Value, step: int) -> Value:
         """Return lane i in lane i * step, zeros between."""

@@ -25,7 +25,7 @@ Flags = Any
 
 INTEGER = ir.IntType(64)
 POINTER = ir.PointerType()
-BOOLEAN = ir.IntType(1)
+BOOLEAN, SHORT = ir.IntType(1), ir.IntType(32)
 VOID = ir.VoidType()
 UNBOUNDED = 1 << 40
 """Items of memory that is known by its address alone."""
@@ -91,8 +91,8 @@ def flags_at(address: int) -> Flags:
 def _copy(b: ir.IRBuilder, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
     word = ir.IntType(32)
     places = [b.gep(words, [n], source_etype=word) for words, n in ((target, to), (source, at))]
-    copy = _declared(b, "llvm.memcpy.p0.p0.i64", VOID, POINTER, POINTER, INTEGER, ir.IntType(1))
-    b.call(copy, [*places, b.shl(count, INTEGER(2)), ir.IntType(1)(0)])
+    given = [*places, b.shl(count, INTEGER(2)), BOOLEAN(0)]
+    b.call_named("llvm.memcpy.p0.p0.i64", VOID, given)
     return INTEGER(0)
 
 
@@ -105,9 +105,8 @@ def copy_run(target: Words, to: int, source: Words, at: int, count: int) -> int:
 
 def _fill(b: ir.IRBuilder, target: Any, to: Any, count: Any) -> Any:
     byte = ir.IntType(8)
-    fill = _declared(b, "llvm.memset.p0.i64", VOID, POINTER, byte, INTEGER, ir.IntType(1))
     where = b.gep(target, [to], source_etype=byte)
-    b.call(fill, [where, byte(1), count, ir.IntType(1)(0)])
+    b.call_named("llvm.memset.p0.i64", VOID, [where, byte(1), count, BOOLEAN(0)])
     return INTEGER(0)
 
 
@@ -136,8 +135,7 @@ def call(function: int, argument: int) -> int:
 
 
 def _lowest_bit(b: ir.IRBuilder, mask: Any) -> Any:
-    count = _declared(b, "llvm.cttz.i64", INTEGER, INTEGER, BOOLEAN)
-    return b.call(count, [mask, BOOLEAN(1)])
+    return b.cttz(mask, BOOLEAN(1))
 
 
 @primitive(_lowest_bit)
@@ -187,9 +185,7 @@ def _pause(b: ir.IRBuilder) -> Any:
     found = PAUSES.get(str(binding.get_process_triple()).split("-")[0])
     if found is not None:
         name, arguments = found
-        short = ir.IntType(32)
-        paused = _declared(b, name, VOID, *[short for _ in arguments])
-        b.call(paused, [short(argument) for argument in arguments])
+        b.call_named(name, VOID, [SHORT(argument) for argument in arguments])
     return INTEGER(0)
 
 
@@ -212,9 +208,7 @@ def can_wait() -> bool:
 
 def _sleep(b: ir.IRBuilder, microseconds: Any) -> Any:
     if can_wait():
-        short = ir.IntType(32)
-        sleep = _declared(b, "usleep", short, short)
-        b.call(sleep, [b.trunc(microseconds, short)])
+        b.call_named("usleep", SHORT, [b.trunc(microseconds, SHORT)])
     return INTEGER(0)
 
 
@@ -226,7 +220,7 @@ def sleep(microseconds: int) -> int:
 
 def _yield(b: ir.IRBuilder) -> Any:
     if can_wait():
-        b.call(_declared(b, "sched_yield", ir.IntType(32)), [])
+        b.call_named("sched_yield", SHORT, [])
     return INTEGER(0)
 
 
@@ -240,8 +234,7 @@ def _now(b: ir.IRBuilder, record: Any, at: Any) -> Any:
     if not can_wait():
         return INTEGER(0)
     place = b.gep(record, [at], source_etype=INTEGER)
-    clock = _declared(b, "clock_gettime", ir.IntType(32), ir.IntType(32), POINTER)
-    b.call(clock, [ir.IntType(32)(CLOCK), place])
+    b.call_named("clock_gettime", SHORT, [SHORT(CLOCK), place])
     seconds = b.load(place, typ=INTEGER, align=8)
     behind = b.gep(place, [INTEGER(1)], source_etype=INTEGER)
     nanoseconds = b.load(behind, typ=INTEGER, align=8)
@@ -252,8 +245,3 @@ def _now(b: ir.IRBuilder, record: Any, at: Any) -> Any:
 def now(record: Record, at: int) -> int:
     """Return nanoseconds of the host's clock; two items from `at` on are scratch. 0: no clock."""
     return time.clock_gettime_ns(CLOCK) if can_wait() else 0
-
-
-def _declared(b: ir.IRBuilder, name: str, result: Any, *arguments: Any) -> Any:
-    found = b.module.globals.get(name)
-    return found or ir.Function(b.module, ir.FunctionType(result, arguments), name)

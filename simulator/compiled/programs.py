@@ -18,8 +18,8 @@ from simulator.compiled.core import Compiled
 KEPT = 32
 """Programs whose code is kept."""
 
-QUICK_FLOPS = 1_000_000_000
-"""Nominal operations up to which quick code, which takes twice as long to run, saves time."""
+QUICK_CYCLES = 8_000_000
+"""Cycles of one core up to which quick code, which takes about twice as long to run, saves time."""
 
 
 @define
@@ -27,20 +27,23 @@ class _Codes:
     """The codes of a program by whether they are quick, and what its runs have done."""
 
     made: dict[bool, Compiled] = field(factory=dict)
-    flops: int = 0
+    cycles: float = 0
 
 
 _kept: OrderedDict[tuple[int, Machine], _Codes] = OrderedDict()
 _lock = Lock()
 
 
-def compiled_program(program: Program, machine: Machine, flops: int) -> Compiled:
-    """Return the machine code of a program for a run of so many nominal `flops`; 0: unknown."""
+def compiled_program(program: Program, machine: Machine, cycles: float) -> Compiled:
+    """Return the machine code of a program for a run that takes at least so many cycles of a core.
+
+    0 if nobody knows: it may be long.
+    """
     key = (id(program), machine)  # kept code keeps its program, so that no other gets its id
     with _lock:
         codes = _kept.setdefault(key, _Codes())
-        codes.flops += flops
-        quick = 0 < codes.flops < QUICK_FLOPS
+        codes.cycles += cycles
+        quick = 0 < codes.cycles < QUICK_CYCLES
         if quick not in codes.made:
             codes.made[quick] = Compiled(program, machine, quick=quick)
         _kept.move_to_end(key)

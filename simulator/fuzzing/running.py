@@ -54,8 +54,8 @@ def run_reference(case: Case, *, check: bool = False, timing_only: bool = False)
 
 def run_compiled(case: Case, *, timing_only: bool = False) -> Outcome:
     """Return what machine code makes of a program."""
-    # Half of them as quick code: no more than one operation, not an unknown number.
-    code = compiled_program(case.program, case.machine, flops=len(case.program.packets) % 2)
+    # Half of them as quick code, for one cycle, and not an unknown number.
+    code = compiled_program(case.program, case.machine, cycles=len(case.program.packets) % 2)
     chip = Chip(case.program, case.machine, timing_only=timing_only, compiled=code)
     return _run(case, chip, timing_only)
 

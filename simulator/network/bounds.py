@@ -32,8 +32,12 @@ class Bounds:
     @property
     def held_by(self) -> str:
         """Which of them that is."""
-        named = {COMPUTE: self.compute, DDR: self.ddr, LATENCY: self.latency}
-        return max(named, key=lambda name: named[name])
+        return max(self.named, key=lambda name: self.named[name])
+
+    @property
+    def named(self) -> dict[str, float]:
+        """All of them by name."""
+        return {COMPUTE: self.compute, DDR: self.ddr, LATENCY: self.latency}
 
 
 def bounds(report: Report, machine: Machine) -> Bounds:

@@ -16,7 +16,7 @@ from attrs import frozen
 from isa.errors import UsageError
 from simulator.network.plan import INFERENCE, TRAINING
 from simulator.network.published import MEANS
-from simulator.network.row import Row
+from simulator.network.row import ONE_CORE, Row
 from simulator.reporting.output import check_writable, write_whole
 
 FORMATS = ("svg", "png")
@@ -41,7 +41,7 @@ PANELS: dict[str, tuple[tuple[str, tuple[Bars, ...]], ...]] = {
             "max pooling",
             (
                 Bars("maxpool2d_forward", "ddr_efficiency", "data access, of DDR peak"),
-                Bars("maxpool2d_forward", "one_core_efficiency", "compute, of one core's peak"),
+                Bars("maxpool2d_forward", ONE_CORE, "compute, of one core's peak"),
             ),
         ),
         ("fully connected", (Bars("fc_forward", "efficiency", "nominal efficiency"),)),
@@ -58,7 +58,7 @@ PANELS: dict[str, tuple[tuple[str, tuple[Bars, ...]], ...]] = {
             "max pooling, backward",
             (
                 Bars("maxpool2d_backward", "ddr_efficiency", "data access, of DDR peak"),
-                Bars("maxpool2d_backward", "one_core_efficiency", "compute, of one core's peak"),
+                Bars("maxpool2d_backward", ONE_CORE, "compute, of one core's peak"),
             ),
         ),
         (

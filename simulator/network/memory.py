@@ -6,13 +6,13 @@ layers, and what later steps will read; on the host its tensors lie twice, as ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from attrs import frozen
 
 from isa.errors import UsageError
 from isa.machine import Machine
+from simulator.host_memory import host_bytes
 from simulator.network.plan import Plan, Step
 
 PARAMETERS = ("weight", "bias")
@@ -100,11 +100,7 @@ def largest_batch(make: Callable[[int], Plan], stored: bool, there: int) -> int:
 
 def usable_bytes() -> int:
     """Return what a run may take of the host's memory; 0 where the host does not tell."""
-    try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
-    return int(USABLE_SHARE * there)
+    return int(USABLE_SHARE * host_bytes())
 
 
 def _largest(plan: Plan, need: Callable[[int, Step], int]) -> Need:

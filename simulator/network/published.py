@@ -11,10 +11,9 @@ from __future__ import annotations
 from attrs import frozen
 
 from simulator.network.plan import INFERENCE, TRAINING
+from simulator.network.row import ONE_CORE
 
 EFFICIENCY, UTILISATION, DDR_EFFICIENCY = "efficiency", "mac_utilization", "ddr_efficiency"
-ONE_CORE = "one_core_efficiency"
-"""Nominal flops against one core's peak, whatever the number of cores."""
 
 IMAGE_FLOPS = 30.94e9
 """Nominal flops of one image, forward."""

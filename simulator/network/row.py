@@ -12,6 +12,9 @@ from simulator.network.bounds import Bounds, bounds
 from simulator.reporting.efficiency import share
 from simulator.reporting.report import Report
 
+ONE_CORE = "one_core_efficiency"
+"""Nominal flops against one core's peak, whatever the number of cores."""
+
 
 @frozen
 class Row:
@@ -36,8 +39,8 @@ class Row:
         return share(self.bounds.cycles, self.report.cycles)
 
     def value(self, name: str) -> float:
-        """Return a share of the report by name, or `one_core_efficiency`."""
-        if name == "one_core_efficiency":
+        """Return a share of the report by name, or `ONE_CORE`."""
+        if name == ONE_CORE:
             return self.report.efficiency * self.report.cores
         return float(getattr(self.report, name))
 
@@ -51,9 +54,5 @@ def bound_keys(row: Row) -> Mapping[str, Any]:
     return {
         "bound": row.bounds.held_by,
         "bound_share": row.bound_share,
-        "bound_cycles": {
-            "compute": row.bounds.compute,
-            "DDR": row.bounds.ddr,
-            "latency": row.bounds.latency,
-        },
+        "bound_cycles": row.bounds.named,
     }

@@ -16,7 +16,7 @@ from simulator.compiled.ir.module import RARE_AND_USUAL, Block, Function, Module
 from simulator.compiled.ir.types import FunctionType, IntType, PointerType, Type, VectorType
 from simulator.compiled.ir.values import Bitcast, Constant, Phi, Value
 
-BIT, WORD, POINTER = IntType(1), IntType(32), PointerType()
+BIT, POINTER = IntType(1), PointerType()
 
 SIGNED = {"==": "eq", "!=": "ne", "<": "slt", "<=": "sle", ">": "sgt", ">=": "sge"}
 UNSIGNED = {"==": "eq", "!=": "ne", "<": "ult", "<=": "ule", ">": "ugt", ">=": "uge"}
@@ -265,8 +265,8 @@ class IRBuilder:
         self._append(f"{ref} = {called}")
         return Value(result, ref)
 
-    def intrinsic(self, name: str, result: Type, arguments: Sequence[Value]) -> Value:
-        """Call a function of LLVM's own, declared where it is not."""
+    def call_named(self, name: str, result: Type, arguments: Sequence[Value]) -> Value:
+        """Call a function of LLVM's or of the C library's, declared where it is not."""
         function = self.module.globals.get(name)
         if function is None:
             kind = FunctionType(result, [argument.type for argument in arguments])
@@ -274,13 +274,13 @@ class IRBuilder:
         return self.call(function, arguments)
 
     def ctpop(self, a: Value) -> Value:
-        return self.intrinsic(f"llvm.ctpop.{a.type}", a.type, [a])
+        return self.call_named(f"llvm.ctpop.{a.type}", a.type, [a])
 
     def ctlz(self, a: Value, zero_is_poison: Value) -> Value:
-        return self.intrinsic(f"llvm.ctlz.{a.type}", a.type, [a, zero_is_poison])
+        return self.call_named(f"llvm.ctlz.{a.type}", a.type, [a, zero_is_poison])
 
     def cttz(self, a: Value, zero_is_poison: Value) -> Value:
-        return self.intrinsic(f"llvm.cttz.{a.type}", a.type, [a, zero_is_poison])
+        return self.call_named(f"llvm.cttz.{a.type}", a.type, [a, zero_is_poison])
 
     # Ways on ------------------------------------------------------------------------------------
 
