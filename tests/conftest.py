@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engines",
         default="reference",
-        help="engines to run the tests of kernels on: reference,compiled takes twice as long; "
+        help="engines to run the tests of kernels on: reference,compiled takes half as long again; "
         "micro-programs always run on both",
     )
 
